@@ -1,0 +1,120 @@
+"""What a provider is to the engine: a table of endpoints and pure functions that read them.
+
+A reader takes what the SDK was given or gave back (SDK objects and plain dicts alike) and returns span attributes
+under the names of `semconv`. It holds no span, no lock, no await and no try: the engine does all that, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Attributes = dict[str, Any]
+"""Span attributes on their way to a span: str, bool, int, float, or a tuple of those.
+
+A count is passed on as the provider sent it, a wrong one too (negative, text), so that pricing can say what is
+wrong with it. What is not known is left out.
+"""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a stream has told so far; chunk readers write into it."""
+
+    attributes: Attributes = field(default_factory=dict)
+    characters: int = 0
+    """Length of the generated text so far, for an estimate if the provider's count never comes."""
+    final: bool = False
+    """The provider's final usage has come; without it the output is estimated from `characters`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One SDK method that makes one billed API call.
+
+    module: dotted import path of the method's module. Where versions differ, the others in `moved_from`.
+    method: `Class.method` of the synchronous client; the engine finds `AsyncClass.method` and patches both.
+    operation: value of `gen_ai.operation.name`.
+    request: keyword arguments of the call -> attributes. `gen_ai.request.model` names the span.
+    response: the SDK's result, or the decoded JSON body of a raw one -> attributes with usage.
+    chunk: reads one chunk of a stream (object or decoded JSON) into `Seen`; None if the method never streams.
+    content: names of the arguments that hold the prompt, for estimates of its length.
+    ask: (arguments, provider name) -> arguments to change so that a stream tells its usage, or None. Called for
+        streamed calls only.
+    hide: chunk -> True if the chunk exists only because `ask` asked for it, so that the application never sees it.
+    positional: names of the arguments that may come by position.
+    deferred: the method returns a manager whose request starts when it is entered (`with client.messages.stream()`).
+    fetch: the method fetches an earlier response; its usage counts only if nobody counted it before.
+    """
+
+    module: str
+    method: str
+    operation: str
+    request: Callable[[Mapping[str, Any]], Attributes]
+    response: Callable[[Any], Attributes]
+    chunk: Callable[[Any, Seen], None] | None = None
+    content: tuple[str, ...] = ()
+    ask: Callable[[Mapping[str, Any], str], Mapping[str, Any] | None] | None = None
+    hide: Callable[[Any], bool] | None = None
+    positional: tuple[str, ...] = ()
+    moved_from: tuple[str, ...] = ()
+    deferred: bool = False
+    fetch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One provider SDK: what to patch, how to tell who is behind it, how to read its usage.
+
+    name: value of `gen_ai.provider.name` where the host does not say otherwise.
+    requires: the versions of the SDK that are tested, as a requirement specifier.
+    base_url: resource instance -> the base URL (str or URL object) that its client talks to.
+    identify: (instance, host) -> provider name, for an SDK that serves several providers on one host; optional.
+    native_spans: (module, function) with which the SDK starts spans of its own; the engine answers it with our span.
+    usage_formats: name of a usage format (`openai.chat`) -> reader of the provider's raw usage object alone.
+    """
+
+    name: str
+    requires: str
+    endpoints: tuple[Endpoint, ...]
+    base_url: Callable[[Any], object]
+    identify: Callable[[Any, str], str | None] | None = None
+    native_spans: tuple[str, str] | None = None
+    usage_formats: Mapping[str, Callable[[Any], Attributes]] = field(default_factory=dict)
+
+
+def get(source: Any, name: str) -> Any:
+    """Field `name` of an SDK object or a dict; None where there is none.
+
+    >>> get({"a": 1}, "a"), get({"a": 1}, "b"), get(None, "a")
+    (1, None, None)
+    """
+    if type(source) is dict:
+        return source.get(name)
+    return getattr(source, name, None)
+
+
+def total(*counts: Any) -> Any:
+    """Sum of counts, None where none is known; a count that cannot be one is returned itself, to be judged later.
+
+    >>> total(1, None, 2), total(None, None), total(3, -1), total(3, "x")
+    (3, None, -1, 'x')
+    """
+    result: int | None = None
+    for count in counts:
+        if count is None:
+            continue
+        if type(count) is not int or count < 0:
+            return count
+        result = count if result is None else result + count
+    return result
+
+
+def known(attributes: Mapping[str, Any]) -> Attributes:
+    """The attributes that have a value.
+
+    >>> known({"a": 1, "b": None})
+    {'a': 1}
+    """
+    return {key: value for key, value in attributes.items() if value is not None}
