@@ -40,11 +40,12 @@ class Endpoint:
     response: the SDK's result, or the decoded JSON body of a raw one -> attributes with usage.
     chunk: reads one chunk of a stream (object or decoded JSON) into `Seen`; None if the method never streams.
     content: names of the arguments that hold the prompt, for estimates of its length.
-    ask: (arguments, provider name) -> arguments to change so that a stream tells its usage, or None. Called for
-        streamed calls only.
+    ask: (arguments, host, instance) -> arguments to change so that a stream tells its usage, or None where the
+        application asked itself or the host may refuse. Called for streamed calls only.
     hide: chunk -> True if the chunk exists only because `ask` asked for it, so that the application never sees it.
     positional: names of the arguments that may come by position.
     deferred: the method returns a manager whose request starts when it is entered (`with client.messages.stream()`).
+    kept: the provider keeps the response, so that a `fetch` endpoint may return it again.
     fetch: the method fetches an earlier response; its usage counts only if nobody counted it before.
     """
 
@@ -55,11 +56,12 @@ class Endpoint:
     response: Callable[[Any], Attributes]
     chunk: Callable[[Any, Seen], None] | None = None
     content: tuple[str, ...] = ()
-    ask: Callable[[Mapping[str, Any], str], Mapping[str, Any] | None] | None = None
+    ask: Callable[[Mapping[str, Any], str, Any], Mapping[str, Any] | None] | None = None
     hide: Callable[[Any], bool] | None = None
     positional: tuple[str, ...] = ()
     moved_from: tuple[str, ...] = ()
     deferred: bool = False
+    kept: bool = False
     fetch: bool = False
 
 

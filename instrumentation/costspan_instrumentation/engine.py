@@ -1,0 +1,742 @@
+"""The one engine that turns patched SDK methods into spans: sync, async, streamed, raw.
+
+Providers are tables (`provider.Provider`); everything that holds a span, waits, locks or catches is here.
+Rules: the application gets the result, the exception, the chunks that it would get without us; the span is current
+only while the SDK's own function runs, never across a yield; finalizers only put a record on a queue.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import math
+import sys
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from queue import Empty, SimpleQueue
+from time import perf_counter, time_ns
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import wrapt
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NonRecordingSpan,
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+    get_tracer,
+    set_span_in_context,
+)
+
+from costspan_instrumentation import semconv
+from costspan_instrumentation.hosts import provider_of
+from costspan_instrumentation.observer import Decision, Observer
+from costspan_instrumentation.provider import Attributes, Endpoint, Provider, Seen
+
+_log = logging.getLogger("costspan")
+
+_DEFAULT_PORTS = {None, 80, 443}
+_CHARACTERS_PER_TOKEN = 4
+_USAGE_PREFIXES = ("gen_ai.usage.", "costspan.usage.")
+_MAX_SITES = 256
+_MAX_KINDS = 512
+_MAX_PRICED_IDS = 4096
+_MAX_RAW_BODY = 64 * 2**20
+
+_running: ContextVar[_Call | None] = ContextVar("costspan_running_call", default=None)
+
+
+class _Silent:
+    """The observer of an engine that nobody watches: spans without money."""
+
+    def before(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> Decision | None:
+        return None
+
+    async def abefore(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> Decision | None:
+        return None
+
+    def after(self, *_: object) -> Mapping[str, Any]:
+        return {}
+
+    def failed(self, where: str, error: BaseException) -> None:
+        _log.debug("costspan: internal error in %s", where, exc_info=error)
+
+
+class _Site(NamedTuple):
+    """Where a client sends its calls."""
+
+    provider: str
+    host: str
+    port: int | None
+
+
+class _Call:
+    """One call from before its request to the end of its answer."""
+
+    __slots__ = (
+        "_ended",
+        "at",
+        "attributes",
+        "body",
+        "context",
+        "endpoint",
+        "engine",
+        "first_chunk",
+        "hide",
+        "prompt",
+        "seen",
+        "span",
+        "started",
+        "token",
+    )
+
+    def __init__(self, engine: Engine, endpoint: Endpoint, attributes: Attributes, prompt: Mapping[str, Any]) -> None:
+        self.engine = engine
+        self.endpoint = endpoint
+        self.attributes = attributes
+        self.prompt = prompt
+        self.at = time_ns()
+        self.started = perf_counter()
+        self.first_chunk: float | None = None
+        self.span: Span = INVALID_SPAN
+        self.context: Context | None = None
+        self.token: object = None
+        self.seen: Seen | None = None
+        self.body: _Body | None = None
+        self.hide: Callable[[Any], bool] | None = None
+        self._ended = False
+
+    def characters(self) -> int:
+        """Length of the prompt's text."""
+        prompt = self.prompt
+        return sum(_text_length(prompt.get(name)) for name in self.endpoint.content)
+
+    def note(self, chunk: Any) -> bool:
+        """Reads one chunk of the stream; True if the application must not see it. Never raises."""
+        try:
+            if self.body is not None:
+                self.body.feed(chunk)
+                return False
+            if self.first_chunk is None:
+                self.first_chunk = perf_counter() - self.started
+            self.endpoint.chunk(chunk, self.seen)  # type: ignore[misc,arg-type]  # both are set for a stream
+            return self.hide is not None and self.hide(chunk)
+        except Exception as error:  # noqa: BLE001  # a reader of ours must not break the application's stream
+            self.engine.observer.failed("chunk", error)
+            return False
+
+    def end(self, result: Any = None, error: BaseException | None = None, ended_at: int | None = None) -> None:
+        """Reads what came back, asks the observer, ends the span; once. Never raises."""
+        if self._ended:
+            return
+        self._ended = True
+        engine, attributes, span = self.engine, self.attributes, self.span
+        duration = (ended_at - self.at) / 1e9 if ended_at is not None else perf_counter() - self.started
+        added: Attributes = {}
+        try:
+            try:
+                if self.seen is not None:
+                    added = self._streamed(self.seen)
+                elif result is not None:
+                    added = self.endpoint.response(result)
+            except Exception as failure:  # noqa: BLE001
+                engine.observer.failed("response", failure)
+            if error is not None:
+                added[semconv.ERROR_TYPE] = type(error).__qualname__
+            attributes.update(added)
+            if self.endpoint.fetch and not engine._first_usage(attributes):
+                for key in [k for k in attributes if k.startswith(_USAGE_PREFIXES)]:
+                    del attributes[key]
+                    added.pop(key, None)
+                attributes[semconv.OPERATION] = added[semconv.OPERATION] = semconv.FETCH_RESPONSE
+            else:
+                if self.endpoint.kept:
+                    engine._first_usage(attributes)
+                try:
+                    added.update(
+                        engine.observer.after(
+                            self.token, attributes, self.at, duration, self.first_chunk, self.context
+                        )
+                    )
+                except Exception as failure:  # noqa: BLE001
+                    engine.observer.failed("after", failure)
+            if span.is_recording():
+                span.set_attributes(added)
+                if error is not None:
+                    span.set_status(Status(StatusCode.ERROR, str(error)))
+                if self.endpoint.fetch:
+                    model = attributes.get(semconv.REQUEST_MODEL) or attributes.get(semconv.RESPONSE_MODEL) or ""
+                    span.update_name(f"{attributes[semconv.OPERATION]} {model}".rstrip())
+        except Exception as failure:  # noqa: BLE001
+            engine.observer.failed("end", failure)
+        finally:
+            span.end(ended_at)
+
+    def _streamed(self, seen: Seen) -> Attributes:
+        """What a stream has told, and an estimate of its usage where the provider never said."""
+        if self.body is not None:
+            self.body.close()
+        added = seen.attributes
+        if self.first_chunk is not None:
+            added[semconv.RESPONSE_TIME_TO_FIRST_CHUNK] = self.first_chunk
+            if not seen.final:
+                added.setdefault(semconv.INPUT_TOKENS, math.ceil(self.characters() / _CHARACTERS_PER_TOKEN))
+                told = added.get(semconv.OUTPUT_TOKENS)
+                guess = math.ceil(seen.characters / _CHARACTERS_PER_TOKEN)
+                added[semconv.OUTPUT_TOKENS] = max(told, guess) if type(told) is int else guess
+                added[semconv.USAGE_ESTIMATED] = True
+        return added
+
+
+class _Watched:
+    """An iterator, synchronous or asynchronous, that shows each chunk to its call on the way to the application."""
+
+    __slots__ = ("__weakref__", "_call", "_source")
+
+    def __init__(self, source: Any, call: _Call) -> None:
+        self._source = source
+        self._call = call
+
+    def __iter__(self) -> _Watched:
+        return self
+
+    def __aiter__(self) -> _Watched:
+        return self
+
+    def __next__(self) -> Any:
+        call = self._call
+        while True:
+            try:
+                chunk = self._source.__next__()
+            except StopIteration:
+                call.end()
+                raise
+            except BaseException as error:
+                call.end(error=error)
+                raise
+            if not call.note(chunk):
+                return chunk
+
+    async def __anext__(self) -> Any:
+        call = self._call
+        while True:
+            try:
+                chunk = await self._source.__anext__()
+            except StopAsyncIteration:
+                call.end()
+                raise
+            except BaseException as error:
+                call.end(error=error)
+                raise
+            if not call.note(chunk):
+                return chunk
+
+    def close(self) -> None:
+        try:
+            self._source.close()
+        finally:
+            self._call.end()
+
+    async def aclose(self) -> None:
+        try:
+            await self._source.aclose()
+        finally:
+            self._call.end()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def __del__(self) -> None:
+        # Other people's locks may be held here: only a record on a queue, which the next call or flush drains.
+        if not self._call._ended:
+            self._call.engine._abandoned.put((self._call, time_ns()))
+
+
+class _Body:
+    """Reads the HTTP body behind a raw response while the application reads it: one JSON document or server events."""
+
+    __slots__ = ("_buffer", "_call", "_events", "_size")
+
+    def __init__(self, call: _Call, content_type: str) -> None:
+        self._call = call
+        self._events = "event-stream" in content_type
+        self._buffer = bytearray()
+        self._size = 0
+
+    def feed(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > _MAX_RAW_BODY and not self._events:
+            self._buffer.clear()
+            return
+        self._buffer += data
+        if self._events:
+            *lines, rest = bytes(self._buffer).split(b"\n")
+            self._buffer = bytearray(rest)
+            for line in lines:
+                self._event(line)
+
+    def _event(self, line: bytes) -> None:
+        payload = line[5:].strip() if line.startswith(b"data:") else b""
+        call = self._call
+        if payload.startswith(b"{") and call.seen is not None and call.endpoint.chunk is not None:
+            if call.first_chunk is None:
+                call.first_chunk = perf_counter() - call.started
+            call.endpoint.chunk(json.loads(payload), call.seen)
+
+    def close(self) -> None:
+        seen = self._call.seen
+        if seen is None:
+            return
+        if self._events:
+            self._event(bytes(self._buffer))
+        elif self._buffer:
+            seen.attributes = self._call.endpoint.response(json.loads(bytes(self._buffer)))
+            seen.final = True
+        self._buffer.clear()
+
+
+class _Dropped:
+    """Hangs on a raw response: when the application drops it unread, its call is ended all the same."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: _Call) -> None:
+        self._call = call
+
+    def __del__(self) -> None:
+        if not self._call._ended:
+            self._call.engine._abandoned.put((self._call, time_ns()))
+
+
+class _Awaited:
+    """Stands in for the awaitable that an async stream manager keeps until it is entered."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Callable[[], Any]) -> None:
+        self._run = run
+
+    def __await__(self) -> Any:
+        return self._run().__await__()
+
+
+class _Patch(NamedTuple):
+    owner: Any
+    name: str
+    wrapper: Any
+    original: Any
+    inherited: bool
+
+
+class Engine:
+    """Patches the methods of providers, and watches what they return.
+
+    An engine that is off passes every call through untouched. One engine serves a process; tests make their own.
+    """
+
+    def __init__(self) -> None:
+        self.observer: Observer = _Silent()
+        self.ask_for_usage = True
+        """Whether streams that carry no usage unless asked are asked for it."""
+        self._tracer: Tracer = get_tracer(__name__)
+        self._providers: dict[str, Provider] = {}
+        self._patches: dict[str, list[_Patch]] = {}
+        self._abandoned: SimpleQueue[tuple[_Call, int]] = SimpleQueue()
+        self._sites: dict[int, tuple[object, _Site]] = {}
+        self._kinds: dict[type, str] = {}
+        self._priced_ids: OrderedDict[str, None] = OrderedDict()
+
+    # ---------------------------------------------------------------- switching on and off
+
+    def start(self, tracer: Tracer, observer: Observer | None = None, *, ask_for_usage: bool = True) -> None:
+        """Sends spans to `tracer` and tells `observer` of every call from now on."""
+        self._tracer = tracer
+        self.observer = observer or _Silent()
+        self.ask_for_usage = ask_for_usage
+
+    def instrument(self, provider: Provider) -> None:
+        """Patches what the installed SDK has of the provider's endpoints, now or when the SDK is imported."""
+        if provider.name in self._providers:
+            return
+        self._providers[provider.name] = provider
+        self._patches[provider.name] = []
+        for endpoint in provider.endpoints:
+            for module in (endpoint.module, *endpoint.moved_from):
+                self._when_imported(module, lambda m, p=provider, e=endpoint: self._patch_endpoint(m, p, e))
+        if provider.native_spans is not None:
+            module, function = provider.native_spans
+            self._when_imported(module, lambda m, p=provider, f=function: self._patch(p, m, f, self._native_span))
+
+    def uninstrument(self, provider: Provider) -> None:
+        """Takes back every patch of the provider. What others patched on top stays and is passed through."""
+        self._providers.pop(provider.name, None)
+        for patch in reversed(self._patches.pop(provider.name, [])):
+            if vars(patch.owner).get(patch.name) is patch.wrapper:
+                if patch.inherited:
+                    delattr(patch.owner, patch.name)
+                else:
+                    setattr(patch.owner, patch.name, patch.original)
+
+    def patched(self) -> dict[str, list[str]]:
+        """The patched methods by provider."""
+        return {
+            name: [f"{getattr(p.owner, '__module__', '')}.{p.owner.__name__}.{p.name}" for p in patches]
+            for name, patches in self._patches.items()
+            if patches
+        }
+
+    def drain(self) -> None:
+        """Ends the calls whose streams were dropped unread."""
+        while True:
+            try:
+                call, at = self._abandoned.get_nowait()
+            except Empty:
+                return
+            call.end(ended_at=at)
+
+    def _when_imported(self, module: str, patch: Callable[[Any], None]) -> None:
+        def hook(found: Any) -> None:
+            try:
+                patch(found)
+            except Exception as error:  # noqa: BLE001  # runs inside the application's import statement
+                self.observer.failed("patch", error)
+
+        # Loaded parents may lack the module in this version; only an import that happens calls the hook.
+        if module in sys.modules:
+            hook(sys.modules[module])
+        else:
+            wrapt.register_post_import_hook(hook, module)
+
+    def _patch_endpoint(self, module: Any, provider: Provider, endpoint: Endpoint) -> None:
+        class_name, method = endpoint.method.split(".")
+        for name in (class_name, f"Async{class_name}"):
+            owner = getattr(module, name, None)
+            if owner is not None and callable(getattr(owner, method, None)):
+                # Decorators of the SDK hide that a method is a coroutine function.
+                is_async = inspect.iscoroutinefunction(inspect.unwrap(getattr(owner, method)))
+                wrapper = self._wrapper(provider, endpoint, is_async)
+                self._patch(provider, owner, method, wrapper)
+
+    def _patch(self, provider: Provider, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+        patches = self._patches.get(provider.name)
+        if patches is None or any(p.owner is owner and p.name == name for p in patches):
+            return
+        original = vars(owner).get(name)
+        inherited = original is None
+        wrapped = wrapt.FunctionWrapper(getattr(owner, name) if inherited else original, wrapper)
+        setattr(owner, name, wrapped)
+        patches.append(_Patch(owner, name, wrapped, original, inherited))
+
+    def _wrapper(self, provider: Provider, endpoint: Endpoint, is_async: bool) -> Callable[..., Any]:
+        sync, run_async, providers = self._sync, self._async, self._providers
+        key = provider.name
+
+        def call(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if key not in providers:
+                return wrapped(*args, **kwargs)
+            if endpoint.deferred:
+                manager = wrapped(*args, **kwargs)
+                self._defer(manager, provider, endpoint, instance, args, kwargs)
+                return manager
+            if is_async:
+                return run_async(provider, endpoint, instance, wrapped, args, kwargs)
+            return sync(provider, endpoint, instance, wrapped, args, kwargs)
+
+        return call
+
+    # ---------------------------------------------------------------- one call
+
+    def _sync(
+        self,
+        provider: Provider,
+        endpoint: Endpoint,
+        instance: Any,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        call = self._prepare(provider, endpoint, instance, args, kwargs)
+        if call is None:
+            return function(*args, **kwargs)
+        decision = None
+        if not endpoint.fetch:
+            try:
+                decision = self.observer.before(call.attributes, call.characters)
+            except Exception as error:  # noqa: BLE001
+                self.observer.failed("before", error)
+        kwargs, refuse = self._start(call, instance, decision, kwargs)
+        if refuse is not None:
+            raise refuse
+        token = attach(call.context) if call.context is not None else None
+        running = _running.set(call) if provider.native_spans is not None else None
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            call.end(error=error)
+            raise
+        finally:
+            if running is not None:
+                _running.reset(running)
+            if token is not None:
+                detach(token)
+        return self._settle(call, result)
+
+    async def _async(
+        self,
+        provider: Provider,
+        endpoint: Endpoint,
+        instance: Any,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        call = self._prepare(provider, endpoint, instance, args, kwargs)
+        if call is None:
+            return await function(*args, **kwargs)
+        decision = None
+        if not endpoint.fetch:
+            try:
+                decision = await self.observer.abefore(call.attributes, call.characters)
+            except Exception as error:  # noqa: BLE001
+                self.observer.failed("before", error)
+        kwargs, refuse = self._start(call, instance, decision, kwargs)
+        if refuse is not None:
+            raise refuse
+        token = attach(call.context) if call.context is not None else None
+        running = _running.set(call) if provider.native_spans is not None else None
+        try:
+            result = await function(*args, **kwargs)
+        except BaseException as error:
+            call.end(error=error)
+            raise
+        finally:
+            if running is not None:
+                _running.reset(running)
+            if token is not None:
+                detach(token)
+        return self._settle(call, result)
+
+    def _prepare(
+        self, provider: Provider, endpoint: Endpoint, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> _Call | None:
+        """The call with its request attributes; None if that failed and the SDK must be called as it is."""
+        try:
+            if not self._abandoned.empty():
+                self.drain()
+            if args:
+                kwargs = {**dict(zip(endpoint.positional, args, strict=False)), **kwargs}
+            site = self._site(provider, instance)
+            attributes: Attributes = {
+                semconv.OPERATION: endpoint.operation,
+                semconv.PROVIDER: site.provider,
+            }
+            if site.host:
+                attributes[semconv.SERVER_ADDRESS] = site.host
+                if site.port not in _DEFAULT_PORTS:
+                    attributes[semconv.SERVER_PORT] = site.port
+            try:
+                attributes.update(endpoint.request(kwargs))
+            except Exception as error:  # noqa: BLE001
+                self.observer.failed("request", error)
+            return _Call(self, endpoint, attributes, kwargs)
+        except Exception as error:  # noqa: BLE001
+            self.observer.failed("prepare", error)
+            return None
+
+    def _start(
+        self, call: _Call, instance: Any, decision: Decision | None, kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Any], BaseException | None]:
+        """Starts the span; returns the arguments to call with, and the exception of a refused call."""
+        refuse: BaseException | None = None
+        try:
+            attributes, endpoint = call.attributes, call.endpoint
+            if decision is not None:
+                call.token, refuse = decision.token, decision.refuse
+                attributes.update(decision.attributes)
+                if decision.overrides:
+                    kwargs = {**kwargs, **decision.overrides}
+                    attributes.update(endpoint.request(kwargs))
+            if self.ask_for_usage and endpoint.ask is not None and kwargs.get("stream") is True:
+                asked = endpoint.ask(kwargs, attributes.get(semconv.SERVER_ADDRESS, ""), instance)
+                if asked is not None:
+                    kwargs = {**kwargs, **asked}
+                    call.hide = endpoint.hide
+            if not is_instrumentation_enabled():
+                if refuse is not None:
+                    call._ended = True
+                return kwargs, refuse
+            model = attributes.get(semconv.REQUEST_MODEL)
+            call.span = self._tracer.start_span(
+                f"{attributes[semconv.OPERATION]} {model}" if model else attributes[semconv.OPERATION],
+                kind=SpanKind.CLIENT,
+                attributes=attributes,
+                start_time=call.at,
+            )
+            call.context = set_span_in_context(call.span)
+            if refuse is not None:
+                call._ended = True
+                call.span.set_attribute(semconv.ERROR_TYPE, type(refuse).__qualname__)
+                call.span.set_status(Status(StatusCode.ERROR, str(refuse)))
+                call.span.end()
+        except Exception as error:  # noqa: BLE001
+            self.observer.failed("start", error)
+        return kwargs, refuse
+
+    def _settle(self, call: _Call, result: Any) -> Any:
+        """Ends the call by what came back: a value now, a stream when it has been read. Never raises."""
+        try:
+            kind = self._kinds.get(type(result))
+            if kind is None:
+                if len(self._kinds) >= _MAX_KINDS:
+                    self._kinds.clear()
+                kind = self._kinds[type(result)] = _kind(type(result))
+            if kind == "value":
+                call.end(result)
+                return result
+            call.seen = Seen()
+            if kind == "raw":
+                return self._settle_raw(call, result)
+            if hasattr(result, "_iterator"):
+                result._iterator = _Watched(result._iterator, call)
+                _end_when_closed(result, call)
+                return result
+            return _Watched(result, call)
+        except Exception as error:  # noqa: BLE001
+            self.observer.failed("settle", error)
+            call.end()
+            return result
+
+    def _settle_raw(self, call: _Call, result: Any) -> Any:
+        """A raw response: its body is read when the application reads it, unless the SDK has read it already."""
+        response = result.http_response
+        call.body = body = _Body(call, response.headers.get("content-type", ""))
+        if hasattr(response, "_content"):
+            body.feed(response.content)
+            call.end()
+            return result
+        call.hide = None
+        owner, reference = type(response), weakref.ref(response)
+
+        def iter_bytes(*args: Any, **kwargs: Any) -> Any:
+            return _Watched(owner.iter_bytes(reference(), *args, **kwargs), call)
+
+        def aiter_bytes(*args: Any, **kwargs: Any) -> Any:
+            return _Watched(owner.aiter_bytes(reference(), *args, **kwargs), call)
+
+        response.iter_bytes, response.aiter_bytes = iter_bytes, aiter_bytes
+        response._costspan = _Dropped(call)
+        return result
+
+    def _defer(
+        self,
+        manager: Any,
+        provider: Provider,
+        endpoint: Endpoint,
+        instance: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        """Makes the request that a stream manager sends when it is entered a call of ours."""
+        try:
+            name = next(n for n in vars(manager) if n.endswith("__api_request"))
+            request = getattr(manager, name)
+            if callable(request):
+
+                def run() -> Any:
+                    return self._sync(provider, endpoint, instance, lambda *_, **__: request(), args, kwargs)
+
+                setattr(manager, name, run)
+            else:
+
+                async def wait(*_: Any, **__: Any) -> Any:
+                    return await request
+
+                arun = _Awaited(lambda: self._async(provider, endpoint, instance, wait, args, kwargs))
+                setattr(manager, name, arun)
+        except Exception as error:  # noqa: BLE001
+            self.observer.failed("defer", error)
+
+    # ---------------------------------------------------------------- who and where
+
+    def _site(self, provider: Provider, instance: Any) -> _Site:
+        """Provider and host of the instance's client; the URL is parsed once per URL object."""
+        url = provider.base_url(instance)
+        found = self._sites.get(id(url))
+        if found is not None and found[0] is url:
+            return found[1]
+        parts = urlsplit(str(url) if url is not None else "")
+        host = parts.hostname or ""
+        name = (provider.identify(instance, host) if provider.identify else None) or provider_of(host) or provider.name
+        site = _Site(name, host, parts.port)
+        if len(self._sites) >= _MAX_SITES:
+            self._sites.clear()
+        self._sites[id(url)] = (url, site)
+        return site
+
+    def _native_span(self, wrapped: Any, _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The SDK wants to start a span of its own for our call: it gets ours, to propagate but not to write to."""
+        call = _running.get()
+        if call is None:
+            return wrapped(*args, **kwargs)
+        return NonRecordingSpan(call.span.get_span_context()) if kwargs.get("propagation", True) else None
+
+    def _first_usage(self, attributes: Attributes) -> bool:
+        """Whether a fetched response brings usage that nobody has counted; remembers that it has."""
+        response_id = attributes.get(semconv.RESPONSE_ID)
+        if semconv.INPUT_TOKENS not in attributes or not isinstance(response_id, str):
+            return False
+        if response_id in self._priced_ids:
+            return False
+        self._priced_ids[response_id] = None
+        if len(self._priced_ids) > _MAX_PRICED_IDS:
+            self._priced_ids.popitem(last=False)
+        return True
+
+
+engine = Engine()
+"""The process's engine, which the instrumentors patch."""
+
+
+def _kind(result: type) -> str:
+    """How a result of this type is settled: `raw`, `stream`, or `value`."""
+    if hasattr(result, "http_response") or "http_response" in getattr(result, "__annotations__", {}):
+        return "raw"
+    if hasattr(result, "__next__") or hasattr(result, "__anext__"):
+        return "stream"
+    return "value"
+
+
+def _end_when_closed(stream: Any, call: _Call) -> None:
+    """Ends the call when the application closes the stream early, without keeping the stream alive."""
+    owner, reference = type(stream), weakref.ref(stream)
+    if not hasattr(owner, "close"):
+        return
+
+    def close(*args: Any, **kwargs: Any) -> Any:
+        call.end()
+        return owner.close(reference(), *args, **kwargs)
+
+    stream.close = close
+
+
+def _text_length(value: Any, depth: int = 0) -> int:
+    """Characters of all the text in a prompt: strings in lists, dicts and SDK objects; data URLs do not count."""
+    if isinstance(value, str):
+        return 0 if value.startswith("data:") else len(value)
+    if depth > 8 or value is None:
+        return 0
+    if isinstance(value, Mapping):
+        return sum(_text_length(item, depth + 1) for key, item in value.items() if key not in {"role", "type", "data"})
+    if isinstance(value, Iterable) and not isinstance(value, bytes | bytearray) and hasattr(value, "__len__"):
+        return sum(_text_length(item, depth + 1) for item in value)
+    if hasattr(value, "__dict__"):
+        return _text_length(vars(value), depth + 1)
+    return 0

@@ -1,0 +1,1 @@
+"""One file per provider: a table of endpoints and the pure functions that read them."""
