@@ -1,0 +1,204 @@
+"""Rates made ready for use: everything that can be decided before the call is decided here."""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from costspan_pricing.cost import PICO, Cost, CostLine
+from costspan_pricing.meters import INPUT_SIDE, METERS, Meter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from decimal import Decimal
+
+    from costspan_pricing.usage import Usage
+
+
+class Rate(NamedTuple):
+    """Picodollars per step of a meter's scale, as a reduced fraction, and how many units the price is quoted for."""
+
+    numerator: int
+    denominator: int
+    per: int
+
+
+class Sheet:
+    """The rates that hold for one call: of one period, service tier, region and context tier.
+
+    ``whole`` is the fast table: component and picodollars per step. The few rates that are not whole picodollars
+    (dollars per hour of audio) are only in ``rates``.
+    """
+
+    __slots__ = ("card", "rates", "whole")
+
+    def __init__(self, card: RateCard, rates: Mapping[str, Rate]) -> None:
+        self.card = card
+        self.rates = dict(rates)
+        self.whole = {
+            meter: (_meter(meter).component, rate.numerator) for meter, rate in rates.items() if rate.denominator == 1
+        }
+
+    def pico(self, meter: str, quantity: int) -> int | None:
+        """The price of a quantity: multiplied first, divided once, half-even. ``None`` without a rate."""
+        rate = self.rates.get(meter)
+        if rate is None:
+            return 0 if self.card.free else None
+        return _divided(quantity * rate.numerator, rate.denominator)
+
+    def lines(self, usage: Mapping[str, int]) -> tuple[CostLine, ...]:
+        """One line a meter, in the order of the registry."""
+        order = {meter: position for position, meter in enumerate(METERS)}
+        return tuple(
+            self._line(meter, usage[meter]) for meter in sorted(usage, key=lambda m: (order.get(m, len(order)), m))
+        )
+
+    def _line(self, meter: str, quantity: int) -> CostLine:
+        from decimal import Decimal
+
+        known = _meter(meter)
+        units = quantity if known.scale == 1 else Decimal(quantity) / known.scale
+        rate = self.rates.get(meter)
+        if rate is None:
+            price = Decimal(0) if self.card.free else None
+            return CostLine(self.card.model, meter, units, price, known.per, 0 if self.card.free else None)
+        price = Decimal(rate.numerator * known.scale * rate.per) / (rate.denominator * PICO)
+        return CostLine(self.card.model, meter, units, price.normalize(), rate.per, self.pico(meter, quantity))
+
+    def against_input(self, usage: Mapping[str, int], component: str) -> int:
+        """Picodollars that the tokens of a component would have cost more as plain input of the same modality."""
+        difference = 0
+        for meter, quantity in usage.items():
+            if _meter(meter).component == component:
+                modality = meter.rpartition("_")[2]
+                plain = self.pico(f"input_{modality}" if f"input_{modality}" in METERS else "input", quantity)
+                actual = self.pico(meter, quantity)
+                if plain is not None and actual is not None:
+                    difference += plain - actual
+        return difference
+
+
+class RateCard:
+    """The prices of one model at one time, in one service tier and region; compiled once, then used for every call.
+
+    ``model`` is the book's name of the model, ``layer`` and ``source`` tell where the figures come from, ``book`` is
+    the version of the book. ``tier`` is the service tier whose rates these are ("standard" if the book has none for the
+    one asked, and then ``flags`` holds ``tier_unpriced``).
+    """
+
+    __slots__ = ("_base", "_long", "_over", "book", "flags", "free", "layer", "model", "provider", "source", "tier")
+
+    def __init__(
+        self,
+        *,
+        provider: str,
+        model: str,
+        tier: str,
+        rates: Mapping[str, Rate],
+        context_tiers: Sequence[tuple[int, Mapping[str, Rate]]] = (),
+        free: bool = False,
+        flags: tuple[str, ...] = (),
+        book: str = "",
+        layer: str = "",
+        source: str = "",
+    ) -> None:
+        """``context_tiers`` are (limit, rates) in any order: the rates hold for prompts longer than the limit."""
+        self.provider = provider
+        self.model = model
+        self.tier = tier
+        self.free = free
+        self.flags = flags
+        self.book = book
+        self.layer = layer
+        self.source = source
+        self._base = Sheet(self, rates)
+        self._long = tuple((limit, Sheet(self, tiered)) for limit, tiered in sorted(context_tiers, reverse=True))
+        # No prompt is longer than the whole call, so a call of fewer tokens than this needs no further look.
+        self._over: int | None = self._long[-1][0] if self._long else None
+
+    def cost(self, usage: Usage) -> Cost:
+        """The exact price of a usage. An empty usage costs 0; whether that is the truth, the caller knows."""
+        quantities = usage._quantities  # noqa: SLF001
+        sheet = self._base
+        if self._over is not None and sum(quantities.values()) > self._over:
+            sheet = self._sheet(quantities)
+        whole = sheet.whole
+        components: dict[str, int] = {}
+        total = 0
+        try:
+            for meter in quantities:
+                component, rate = whole[meter]
+                pico = quantities[meter] * rate
+                total += pico
+                if component in components:
+                    pico += components[component]
+                components[component] = pico
+        except KeyError:
+            return self._odd(usage, sheet)
+        if self.flags or self.free or usage._inconsistent:  # noqa: SLF001
+            return self._odd(usage, sheet)
+        return Cost(total, "priced", (), components, quantities, sheet)
+
+    def rate(self, meter: str) -> Decimal | None:
+        """USD per ``METERS[meter].per`` units for a short prompt, or ``None``."""
+        return self._base._line(meter, 0).rate  # noqa: SLF001
+
+    def _sheet(self, quantities: Mapping[str, int]) -> Sheet:
+        prompt = sum(quantity for meter, quantity in quantities.items() if _meter(meter).component in INPUT_SIDE)
+        for limit, sheet in self._long:
+            if prompt > limit:
+                return sheet
+        return self._base
+
+    def _odd(self, usage: Usage, sheet: Sheet) -> Cost:
+        """The same sum with everything that is rare: fractions of a picodollar, missing rates, free models, flags."""
+        components: dict[str, int] = {}
+        missing: list[str] = []
+        quantities = usage._quantities  # noqa: SLF001
+        for meter, quantity in quantities.items():
+            pico = sheet.pico(meter, quantity)
+            if pico is None:
+                missing.append(f"unpriced:{meter}")
+            else:
+                component = _meter(meter).component
+                components[component] = components.get(component, 0) + pico
+        flags = (*self.flags, *(("inconsistent",) if usage.inconsistent else ()), *missing)
+        if missing:
+            total = sum(components.values()) if components else None
+            return Cost(total, "partial", flags, components, quantities, sheet)
+        status = "free" if self.free else "estimated" if "tier_unpriced" in flags else "priced"
+        return Cost(sum(components.values()), status, flags, components, quantities, sheet)
+
+    def __repr__(self) -> str:
+        return f"<RateCard {self.provider}/{self.model} {self.tier} ({self.layer} {self.book})>"
+
+
+def parse_rate(meter: str, price: str | Mapping[str, Any], factor: tuple[int, int] = (1, 1)) -> Rate:
+    """A price as the book writes it, "0.075" or {"usd": "0.006", "per": 60}, times ``factor``, as a `Rate`.
+
+    Raises ``ValueError`` for anything but a plain decimal string that is not negative.
+    """
+    known = _meter(meter)
+    per = known.per
+    if not isinstance(price, str):
+        per = int(price["per"])
+        price = price["usd"]
+    # Integers throughout: a price list read as floats is wrong in the last digit before anything is computed.
+    head, _, tail = price.partition(".")
+    if not (head + tail).isdigit() or not (head + tail).isascii():
+        raise ValueError(f"{meter}: a price is a decimal string such as '0.075', not {price!r}")
+    numerator = int(head + tail) * PICO * factor[0]
+    denominator = 10 ** len(tail) * per * known.scale * factor[1]
+    shared = gcd(numerator, denominator)
+    return Rate(numerator // shared, denominator // shared, per)
+
+
+def _meter(name: str) -> Meter:
+    return METERS.get(name) or Meter(name, "unit", per=1)
+
+
+def _divided(numerator: int, denominator: int) -> int:
+    """Integer division, rounded half-even."""
+    quotient, remainder = divmod(numerator, denominator)
+    twice = 2 * remainder
+    return quotient + (twice > denominator or (twice == denominator and quotient & 1))
