@@ -153,8 +153,7 @@ class DemoProvider:
         self.pace = pace
         self._answers = answers
         self._cache = PromptCache()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self.reply))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self.reply))
         self._thread = threading.Thread(
             target=self._server.serve_forever,
             kwargs={"poll_interval": 0.05},
@@ -375,8 +374,8 @@ class DemoProvider:
     def _messages(self, body: Json) -> Reply:
         model, limit = _need(body, "model", str), _need(body, "max_tokens", int)
         prompt = list(_anthropic_blocks("system", body.get("system")))
-        for message in _need(body, "messages", list):
-            prompt += _anthropic_blocks(message.get("role", "user"), message.get("content"))
+        for said in _need(body, "messages", list):
+            prompt += _anthropic_blocks(said.get("role", "user"), said.get("content"))
         pieces, _, cut = self._answer(prompt, limit)
         size = sum(len(block.tokens) for block in prompt)
         read, written = self._cache.explicit(model, prompt)
@@ -475,6 +474,13 @@ class DemoProvider:
         return Reply(events=events(), headers=headers)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: clients may hang up when they like, and the terminal belongs to the demo."""
+
+
 def _handler(reply: Callable[[str, str, Json], Reply]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -487,10 +493,7 @@ def _handler(reply: Callable[[str, str, Json], Reply]) -> type[BaseHTTPRequestHa
                 answer = reply(path, query, body if isinstance(body, dict) else {})
             except (ValueError, BadRequestError) as error:
                 answer = Reply(400, {"error": {"type": "invalid_request_error", "message": str(error)}})
-            try:
-                self._send(answer)
-            except OSError:
-                self.close_connection = True  # the client hung up in the middle of a stream: its right
+            self._send(answer)
 
         def _send(self, answer: Reply) -> None:
             if answer.body is not None:
