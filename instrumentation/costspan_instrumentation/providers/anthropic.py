@@ -1,0 +1,228 @@
+"""Anthropic: messages, plain and beta, of the Claude API and of the clients for Bedrock, Vertex AI and Foundry."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from costspan_instrumentation import semconv
+from costspan_instrumentation.provider import Attributes, Endpoint, Provider, Seen, get, total
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_REQUEST = {
+    "model": (semconv.REQUEST_MODEL, str),
+    "max_tokens": (semconv.REQUEST_MAX_TOKENS, int),
+    "temperature": (semconv.REQUEST_TEMPERATURE, float),
+    "top_p": (semconv.REQUEST_TOP_P, float),
+    "top_k": (semconv.REQUEST_TOP_K, int),
+}
+_NOWHERE = {None, "", "not_available", "global"}
+
+
+def _request(kwargs: Mapping[str, Any]) -> Attributes:
+    attributes: Attributes = {}
+    for name in _REQUEST.keys() & kwargs.keys():
+        key, kind = _REQUEST[name]
+        if type(value := kwargs[name]) is kind or (kind is float and type(value) is int):
+            attributes[key] = value
+    if kwargs.get("stream") is True:
+        attributes[semconv.REQUEST_STREAM] = True
+    if type(stop := kwargs.get("stop_sequences")) is list:
+        attributes[semconv.REQUEST_STOP_SEQUENCES] = tuple(stop)
+    if type(effort := get(kwargs.get("output_config"), "effort")) is str:
+        attributes[semconv.REQUEST_REASONING_LEVEL] = effort
+    if kwargs.get("speed") == "fast":
+        attributes[semconv.SERVICE_TIER] = "fast"
+    if type(geo := kwargs.get("inference_geo")) is str and geo not in _NOWHERE:
+        attributes[semconv.GEO] = geo
+    return attributes
+
+
+def _stream_request(kwargs: Mapping[str, Any]) -> Attributes:
+    attributes = _request(kwargs)
+    attributes[semconv.REQUEST_STREAM] = True
+    return attributes
+
+
+# ------------------------------------------------------------------ usage
+
+
+def _counts(usage: Any) -> Attributes:
+    """Token counts of one usage object or iteration, with the cache that the API counts beside its input added."""
+    read, write = get(usage, "cache_read_input_tokens"), get(usage, "cache_creation_input_tokens")
+    attributes: Attributes = {}
+    if (split := get(usage, "cache_creation")) is not None:
+        five, hour = get(split, "ephemeral_5m_input_tokens"), get(split, "ephemeral_1h_input_tokens")
+        if five:
+            attributes[semconv.CACHE_WRITE_5M] = five
+        if hour:
+            attributes[semconv.CACHE_WRITE_1H] = hour
+        if write is None:
+            write = total(five, hour)
+    if read:
+        attributes[semconv.CACHE_READ_TOKENS] = read
+    if write:
+        attributes[semconv.CACHE_WRITE_TOKENS] = write
+    if (tokens := total(get(usage, "input_tokens"), read, write)) is not None:
+        attributes[semconv.INPUT_TOKENS] = tokens
+    if (tokens := get(usage, "output_tokens")) is not None:
+        attributes[semconv.OUTPUT_TOKENS] = tokens
+    return attributes
+
+
+def messages_usage(usage: Any) -> Attributes:
+    """`usage` of a message, its totals made inclusive.
+
+    >>> messages_usage({"input_tokens": 3, "cache_read_input_tokens": 50, "output_tokens": 9})
+    {'gen_ai.usage.cache_read.input_tokens': 50, 'gen_ai.usage.input_tokens': 53, 'gen_ai.usage.output_tokens': 9}
+    """
+    if usage is None:
+        return {}
+    attributes = _counts(usage)
+    if reasoning := get(get(usage, "output_tokens_details"), "thinking_tokens"):
+        attributes[semconv.REASONING_TOKENS] = reasoning
+    if searches := get(get(usage, "server_tool_use"), "web_search_requests"):
+        attributes[semconv.WEB_SEARCHES] = searches
+    speed, tier = get(usage, "speed"), get(usage, "service_tier")
+    if speed == "fast" or (tier is not None and tier != "standard"):
+        attributes[semconv.SERVICE_TIER] = "fast" if speed == "fast" else tier
+    elif speed is not None:
+        # Told because it was asked for: it overrules the speed that the request names.
+        attributes[semconv.SERVICE_TIER] = speed
+    if (geo := get(usage, "inference_geo")) not in _NOWHERE:
+        attributes[semconv.GEO] = geo
+    if iterations := get(usage, "iterations"):
+        _add_iterations(iterations, attributes)
+    return attributes
+
+
+def _add_iterations(iterations: Any, attributes: Attributes) -> None:
+    """Adds what the top-level counts leave out: compactions, advisors, and models that began and then declined."""
+    others: list[Attributes] = []
+    served = next((get(part, "model") for part in iterations if get(part, "type") == "fallback_message"), None)
+    for part in iterations:
+        kind, model = get(part, "type"), get(part, "model")
+        if kind == "compaction":
+            for key, count in _counts(part).items():
+                attributes[key] = total(attributes.get(key), count)
+        # A model that declined before its first token is not billed.
+        elif kind == "advisor_message" or (served and model not in {None, served} and get(part, "output_tokens")):
+            others.append({"model": model, **_counts(part)})
+    if others:
+        attributes[semconv.USAGE_ITERATIONS] = json.dumps(others)
+
+
+# ------------------------------------------------------------------ answers
+
+
+def _response(message: Any) -> Attributes:
+    attributes = messages_usage(get(message, "usage"))
+    if model := get(message, "model"):
+        attributes[semconv.RESPONSE_MODEL] = model
+    if response_id := get(message, "id"):
+        attributes[semconv.RESPONSE_ID] = response_id
+    if reason := get(message, "stop_reason"):
+        attributes[semconv.RESPONSE_FINISH_REASONS] = (reason,)
+    return attributes
+
+
+_TEXT = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
+_USAGE = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "cache_creation",
+    "output_tokens_details",
+    "server_tool_use",
+    "service_tier",
+    "speed",
+    "inference_geo",
+    "iterations",
+)
+
+
+def _chunk(event: Any, seen: Seen) -> None:
+    kind = get(event, "type")
+    if kind == "content_block_delta":
+        delta = get(event, "delta")
+        if name := _TEXT.get(get(delta, "type")):
+            seen.characters += len(get(delta, name))
+    elif kind == "message_start":
+        message = get(event, "message")
+        usage = get(message, "usage")
+        seen.attributes.update(_response(message))
+        seen.notes = {name: value for name in _USAGE if (value := get(usage, name)) is not None}
+    elif kind == "message_delta":
+        # Cumulative counts: what it tells replaces the start's, what it leaves out stands.
+        usage = get(event, "usage")
+        merged = {**(seen.notes or {}), **{n: v for n in _USAGE if (v := get(usage, n)) is not None}}
+        seen.attributes.update(messages_usage(merged))
+        if reason := get(get(event, "delta"), "stop_reason"):
+            seen.attributes[semconv.RESPONSE_FINISH_REASONS] = (reason,)
+        seen.final = True
+    elif kind == "content_block_start" and get(block := get(event, "content_block"), "type") == "fallback":
+        # Another model goes on, and the usage to come is its own.
+        seen.attributes[semconv.RESPONSE_MODEL] = get(get(block, "to"), "model")
+
+
+# ------------------------------------------------------------------ the table
+
+
+def _base_url(instance: Any) -> object:
+    return instance._client._base_url
+
+
+_CLIENTS = {
+    "Bedrock": "aws.bedrock",
+    "BedrockMantle": "aws.bedrock",
+    "Vertex": "gcp.vertex_ai",
+    "Foundry": "azure.ai.inference",
+    # Anthropic's own platform, sold through a cloud.
+    "AWS": "anthropic",
+    "GoogleCloud": "anthropic",
+}
+
+
+def _identify(instance: Any, _host: str) -> str | None:
+    """A client made for a cloud talks to that cloud, through whatever host; None lets the host tell."""
+    names = (cls.__name__.removeprefix("Async").removeprefix("Anthropic") for cls in type(instance._client).__mro__)
+    return next((_CLIENTS[name] for name in names if name in _CLIENTS), None)
+
+
+_MESSAGES = ("anthropic.resources.messages.messages", "anthropic.resources.messages")
+_BETA = (
+    "anthropic.resources.beta.messages.messages",
+    "anthropic.resources.beta.prompt_caching.messages",
+    # These take over the functions of the classes above when they are imported.
+    "anthropic.lib.bedrock._beta_messages",
+    "anthropic.lib.vertex._beta_messages",
+)
+_CONTENT = ("system", "messages", "tools")
+
+
+def _endpoints(module: str, *others: str) -> tuple[Endpoint, ...]:
+    """The methods that send a request themselves; `tool_runner` and `thread` go through them, in every version."""
+
+    def endpoint(method: str, **options: Any) -> Endpoint:
+        options = {"request": _request, "response": _response, "content": _CONTENT, "moved_from": others, **options}
+        return Endpoint(module, method, semconv.CHAT, **options)
+
+    return (
+        endpoint("Messages.create", chunk=_chunk),
+        endpoint("Messages.parse"),
+        endpoint("Messages.stream", request=_stream_request, chunk=_chunk, deferred=True),
+    )
+
+
+ANTHROPIC = Provider(
+    name="anthropic",
+    requires="anthropic>=0.40",
+    base_url=_base_url,
+    identify=_identify,
+    native_spans=("anthropic._base_client", "start_api_call_span"),
+    usage_formats={"anthropic.messages": messages_usage},
+    endpoints=_endpoints(*_MESSAGES) + _endpoints(*_BETA),
+)
