@@ -12,14 +12,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from .summary import NO_FEATURE
+from .summaries import NO_FEATURE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rich.console import RenderableType
 
-    from .summary import Line, Summary
+    from .summaries import Line, Summary
 
 UNKNOWN = "—"
 """Stands where there is no figure: unknown is never shown as zero."""

@@ -17,7 +17,7 @@ from costspan.render import (
     style_of,
     summary_view,
 )
-from costspan.summary import summarise
+from costspan.summaries import summarise
 from costspan_processor.metrics import Totals
 
 PICO = 10**12

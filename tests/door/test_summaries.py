@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 
-from costspan.summary import NO_FEATURE, Summary, summarise, to_json
+from costspan.summaries import NO_FEATURE, Summary, summarise, to_json
 from costspan_processor.metrics import Totals
 
 
