@@ -15,6 +15,7 @@ import sys
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from queue import Empty, SimpleQueue
 from time import perf_counter, time_ns
@@ -295,11 +296,12 @@ class _Body:
         seen = self._call.seen
         if seen is None:
             return
-        if self._events:
-            self._event(bytes(self._buffer))
-        elif self._buffer:
-            seen.attributes = self._call.endpoint.response(json.loads(bytes(self._buffer)))
-            seen.final = True
+        with suppress(ValueError):  # a body that was cut, or is no JSON: what came before counts
+            if self._events:
+                self._event(bytes(self._buffer))
+            elif self._buffer:
+                seen.attributes = self._call.endpoint.response(json.loads(bytes(self._buffer)))
+                seen.final = True
         self._buffer.clear()
 
 
@@ -314,6 +316,17 @@ class _Dropped:
     def __del__(self) -> None:
         if not self._call._ended:
             self._call.engine._abandoned.put((self._call, time_ns()))
+
+
+class _Rebuilt(NamedTuple):
+    """A stream whose manager makes another one from its HTTP response, so that only the body can be watched."""
+
+    stream: Any
+    http_response: Any
+
+
+class _Ours(wrapt.FunctionWrapper):  # type: ignore[type-arg]
+    """A patched function, told apart from other people's patches."""
 
 
 class _Awaited:
@@ -419,6 +432,8 @@ class Engine:
         class_name, method = endpoint.method.split(".")
         for name in (class_name, f"Async{class_name}"):
             owner = getattr(module, name, None)
+            if endpoint.unless and hasattr(owner, endpoint.unless):
+                continue
             if owner is not None and callable(getattr(owner, method, None)):
                 # Decorators of the SDK hide that a method is a coroutine function.
                 is_async = inspect.iscoroutinefunction(inspect.unwrap(getattr(owner, method)))
@@ -427,11 +442,14 @@ class Engine:
 
     def _patch(self, provider: Provider, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
         patches = self._patches.get(provider.name)
-        if patches is None or any(p.owner is owner and p.name == name for p in patches):
+        if patches is None or not hasattr(owner, name) or any(p.owner is owner and p.name == name for p in patches):
             return
         original = vars(owner).get(name)
+        # A class that took over the function of another one has it patched already.
+        if isinstance(getattr(original, "_self_parent", original), _Ours):
+            return
         inherited = original is None
-        wrapped = wrapt.FunctionWrapper(getattr(owner, name) if inherited else original, wrapper)
+        wrapped = _Ours(getattr(owner, name) if inherited else original, wrapper)
         setattr(owner, name, wrapped)
         patches.append(_Patch(owner, name, wrapped, original, inherited))
 
@@ -648,19 +666,34 @@ class Engine:
         try:
             name = next(n for n in vars(manager) if n.endswith("__api_request"))
             request = getattr(manager, name)
+            enter = getattr(type(manager), "__enter__", None) or type(manager).__aenter__
+            rebuilds = "_cast_to" in enter.__code__.co_names
+
+            def watched(stream: Any) -> Any:
+                return _Rebuilt(stream, stream.response) if rebuilds else stream
+
+            def handed(result: Any) -> Any:
+                return result.stream if isinstance(result, _Rebuilt) else result
+
             if callable(request):
 
                 def run() -> Any:
-                    return self._sync(provider, endpoint, instance, lambda *_, **__: request(), args, kwargs)
+                    send = lambda *_, **__: watched(request())  # noqa: E731
+                    return handed(self._sync(provider, endpoint, instance, send, args, kwargs))
 
                 setattr(manager, name, run)
             else:
 
-                async def wait(*_: Any, **__: Any) -> Any:
-                    return await request
+                async def send(*_: Any, **__: Any) -> Any:
+                    return watched(await request)
 
-                arun = _Awaited(lambda: self._async(provider, endpoint, instance, wait, args, kwargs))
-                setattr(manager, name, arun)
+                async def arun() -> Any:
+                    try:
+                        return handed(await self._async(provider, endpoint, instance, send, args, kwargs))
+                    finally:
+                        request.close()  # a refused call never awaits it
+
+                setattr(manager, name, _Awaited(arun))
         except Exception as error:  # noqa: BLE001
             self.observer.failed("defer", error)
 
@@ -707,7 +740,8 @@ engine = Engine()
 
 def _kind(result: type) -> str:
     """How a result of this type is settled: `raw`, `stream`, or `value`."""
-    if hasattr(result, "http_response") or "http_response" in getattr(result, "__annotations__", {}):
+    annotated = any("http_response" in getattr(cls, "__annotations__", ()) for cls in result.__mro__)
+    if annotated or hasattr(result, "http_response"):
         return "raw"
     if hasattr(result, "__next__") or hasattr(result, "__anext__"):
         return "stream"

@@ -27,6 +27,8 @@ class Seen:
     """Length of the generated text so far, for an estimate if the provider's count never comes."""
     final: bool = False
     """The provider's final usage has come; without it the output is estimated from `characters`."""
+    notes: Any = None
+    """What a chunk reader itself wants to remember until the next chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Endpoint:
     hide: chunk -> True if the chunk exists only because `ask` asked for it, so that the application never sees it.
     positional: names of the arguments that may come by position.
     deferred: the method returns a manager whose request starts when it is entered (`with client.messages.stream()`).
+    unless: a method of the same class; where it exists, the call goes through it and this one is not patched.
     kept: the provider keeps the response, so that a `fetch` endpoint may return it again.
     fetch: the method fetches an earlier response; its usage counts only if nobody counted it before.
     """
@@ -61,6 +64,7 @@ class Endpoint:
     positional: tuple[str, ...] = ()
     moved_from: tuple[str, ...] = ()
     deferred: bool = False
+    unless: str = ""
     kept: bool = False
     fetch: bool = False
 
@@ -89,12 +93,30 @@ class Provider:
 def get(source: Any, name: str) -> Any:
     """Field `name` of an SDK object or a dict; None where there is none.
 
+    A pydantic object is read past its `__getattr__`, whose miss costs more than a whole span.
+
     >>> get({"a": 1}, "a"), get({"a": 1}, "b"), get(None, "a")
     (1, None, None)
     """
     if type(source) is dict:
         return source.get(name)
+    if source is None:
+        return None
+    fields = fields_of(source)
+    if name in fields:
+        return fields[name]
+    if hasattr(source, "__pydantic_extra__"):
+        extra = source.__pydantic_extra__
+        return extra.get(name) if extra else None
     return getattr(source, name, None)
+
+
+def fields_of(source: Any) -> dict[str, Any]:
+    """The declared fields of an SDK object, or the dict itself: for readers that run on every chunk of a stream."""
+    return source if type(source) is dict else getattr(source, "__dict__", _NO_FIELDS)
+
+
+_NO_FIELDS: dict[str, Any] = {}
 
 
 def total(*counts: Any) -> Any:
