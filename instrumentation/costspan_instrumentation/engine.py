@@ -719,7 +719,9 @@ class Engine:
         call = _running.get()
         if call is None:
             return wrapped(*args, **kwargs)
-        return NonRecordingSpan(call.span.get_span_context()) if kwargs.get("propagation", True) else None
+        context = call.span.get_span_context()
+        # None: no span and no headers of the SDK's; an invalid one would cut off the application's own trace.
+        return NonRecordingSpan(context) if context.is_valid and kwargs.get("propagation", True) else None
 
     def _first_usage(self, attributes: Attributes) -> bool:
         """Whether a fetched response brings usage that nobody has counted; remembers that it has."""
