@@ -1,0 +1,172 @@
+"""Everything here touches what the OpenTelemetry SDK keeps private, and nothing else in costspan does.
+
+Why it has to: SDK 1.45 freezes a span's attributes before the ending hook runs (open-telemetry/opentelemetry-python
+issue 5614), and its fork handlers leave locks and old values behind. Each function asks for what it needs and does
+without if it is not there, so a newer SDK can only make it unnecessary.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, Resource, ServiceInstanceIdResourceDetector
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.sdk.trace import Span
+    from opentelemetry.util.types import AttributeValue
+
+    from costspan_processor.attribution import Attribution
+
+Way = Literal["live", "replaced", "exporter"]
+"""How a foreign span gets its price: it can still be written to when it ends; its frozen attributes are replaced; or
+neither, and only an exporter can add them to a copy."""
+
+_REMEMBERED: Final = "_costspan_attribution"
+
+
+def attributes_of(span: ReadableSpan) -> Mapping[str, Any]:
+    """A span's attributes as a plain dict where the SDK keeps one: much faster to read than the view it shows."""
+    inner = getattr(getattr(span, "_attributes", None), "_dict", None)
+    return inner if isinstance(inner, dict) else (span.attributes or {})
+
+
+def remember(span: Span, who: Attribution) -> None:
+    """Keep an attribution with a span: where it ends, the current context may be another."""
+    setattr(span, _REMEMBERED, who)
+
+
+def remembered(span: ReadableSpan) -> Attribution | None:
+    """What `remember` kept."""
+    found: Attribution | None = getattr(span, _REMEMBERED, None)
+    return found
+
+
+def add_when_ending(span: Span, new: Mapping[str, AttributeValue]) -> bool:
+    """Add attributes to a span inside the ending hook; False if this SDK lets nobody.
+
+    A span that has no room for all of them gets the first ones: the SDK would drop its oldest attributes instead, the
+    model's name among them.
+    """
+    if span.is_recording():
+        span.set_attributes(_that_fit(attributes_of(span), new, getattr(span, "_attributes", None)))
+        return True
+    frozen = getattr(span, "_attributes", None)
+    if not isinstance(frozen, BoundedAttributes):
+        return False
+    old = getattr(frozen, "_dict", None)
+    if not isinstance(old, dict):
+        return False
+    added = _that_fit(old, new, frozen)
+    if frozen.max_value_len is not None:
+        added = {
+            key: value[: frozen.max_value_len] if isinstance(value, str) else value for key, value in added.items()
+        }
+    # A new container and not the old one unfrozen: whoever reads the old one meanwhile sees it whole.
+    thawed = BoundedAttributes(frozen.maxlen, None, immutable=True, max_value_len=frozen.max_value_len)
+    thawed._dict = {**old, **added}  # noqa: SLF001  through the front door every old value would be checked again
+    thawed.dropped = frozen.dropped + len(new) - len(added)
+    span._attributes = thawed  # noqa: SLF001
+    return True
+
+
+def _that_fit(
+    old: Mapping[str, Any], new: Mapping[str, AttributeValue], container: BoundedAttributes | Any
+) -> Mapping[str, AttributeValue]:
+    most = getattr(container, "maxlen", None)
+    if most is None or len(old) + len(new) <= most:
+        return new
+    room = most - len(old)
+    fitting: dict[str, AttributeValue] = {}
+    for key, value in new.items():
+        if key not in old:
+            if room <= 0:
+                continue
+            room -= 1
+        fitting[key] = value
+    return fitting
+
+
+def way() -> Way:
+    """Find out, on a span of our own that goes nowhere, how this SDK lets an ending span be written to."""
+    probe = _Probe()
+    provider = TracerProvider(sampler=ALWAYS_ON, resource=Resource.get_empty(), shutdown_on_exit=False)
+    provider.add_span_processor(probe)
+    provider.get_tracer("costspan.probe").start_span("probe").end()
+    return probe.way
+
+
+class _Probe(SpanProcessor):
+    way: Way = "exporter"
+
+    def __init__(self) -> None:
+        self._recording = False
+
+    def _on_ending(self, span: Span) -> None:
+        self._recording = span.is_recording()
+        add_when_ending(span, {"probe": True})
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if (span.attributes or {}).get("probe"):
+            self.way = "live" if self._recording else "replaced"
+
+
+def identify(provider: object) -> None:
+    """Give a provider whose resource has no `service.instance.id` one, as the SDK does for resources it makes itself.
+
+    Without it, two processes of one service overwrite each other's counters wherever they meet. The SDK renews it after
+    a fork.
+    """
+    resource = getattr(provider, "resource", None) or getattr(getattr(provider, "_sdk_config", None), "resource", None)
+    update = getattr(provider, "_update_resource", None)
+    if isinstance(resource, Resource) and callable(update) and not resource.attributes.get(SERVICE_INSTANCE_ID):
+        update(ServiceInstanceIdResourceDetector().detect())
+
+
+def resource_of(provider: object) -> Mapping[str, Any]:
+    """The resource attributes of a provider; empty for one that is not the SDK's."""
+    resource = getattr(provider, "resource", None) or getattr(getattr(provider, "_sdk_config", None), "resource", None)
+    return resource.attributes if isinstance(resource, Resource) else {}
+
+
+def after_fork(meter_provider: object, scope_name: str) -> None:
+    """In a forked child, make the meter provider usable and let it forget what the parent recorded under a scope.
+
+    A thread of the parent may have been collecting, holding locks that nobody in the child will ever release; the next
+    collection, or the making of an instrument, would wait for ever. And the parent's histograms would go on being
+    exported by the child, under its own identity: counted twice.
+    """
+    for meter in getattr(meter_provider, "_meters", {}).values():
+        _renew_lock(meter, "_instrument_registration_lock")
+        _renew_lock(meter, "_instrument_id_lock")
+    consumer = getattr(meter_provider, "_measurement_consumer", None)
+    if consumer is None:
+        return
+    _renew_lock(consumer, "_lock")
+    for storage in getattr(consumer, "_reader_storages", {}).values():
+        _renew_lock(storage, "_lock")
+        matches = getattr(storage, "_instrument_view_instrument_matches", {})
+        for instrument in list(matches):
+            if getattr(getattr(instrument, "instrumentation_scope", None), "name", None) == scope_name:
+                del matches[instrument]
+                continue
+            for match in matches[instrument]:
+                _renew_lock(match, "_lock")
+                for aggregation in list(getattr(match, "_attributes_aggregation", {}).values()):
+                    _renew_lock(aggregation, "_lock")
+    instruments = getattr(consumer, "_async_instruments", None)
+    if isinstance(instruments, list):
+        instruments[:] = [
+            instrument for instrument in instruments if instrument.instrumentation_scope.name != scope_name
+        ]
+
+
+def _renew_lock(owner: object, name: str) -> None:
+    lock = getattr(owner, name, None)
+    if lock is not None:
+        setattr(owner, name, threading.RLock() if isinstance(lock, type(threading.RLock())) else threading.Lock())

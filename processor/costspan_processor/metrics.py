@@ -1,0 +1,550 @@
+"""The counters: one table of integers per MeterProvider, shown to OpenTelemetry when it asks.
+
+`Counter.add` costs more than pricing a call, so totals are plain integers behind one lock and observable counters read
+them. Only the `gen_ai.client.*` histograms record on the caller's time. Picodollars become floats at observation.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import uuid
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from costspan_pricing import METERS, PICO
+from costspan_processor import dialects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import Meter, MeterProvider
+
+    from costspan_processor.dialects import Reading
+    from costspan_processor.enrich import Priced
+
+Generation = Literal["current", "next", "off"]
+"""Which GenAI client metrics of the conventions are emitted: those of today's releases, their successors, or none."""
+
+SCOPE: Final = "costspan"
+GENERATION_ATTRIBUTE: Final = "costspan.generation"
+OVERFLOW: Final = "_overflow"
+"""The value of a dimension that already has as many values as it may have."""
+
+DIMENSIONS: Final = ("costspan.team", "costspan.feature", "costspan.task")
+COMPONENT: Final = "costspan.component"
+
+_SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_TOKENS: Final = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+_TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105
+_MODALITY = "gen_ai.token.modality"
+_ROUTES_AT_MOST = 4096
+_SERIES_KEPT_FREE = 16
+"""Room for the overflow row's own series."""
+
+_generations = itertools.count()
+_prefix = ""
+
+
+def _new_process() -> None:
+    # A forked worker's series must differ from its parent's and its siblings', whatever the exporter; process ids repeat
+    # from container to container, so it is drawn at random.
+    global _generations, _prefix  # noqa: PLW0603
+    _prefix = uuid.uuid4().hex[:8] + "-"
+    _generations = itertools.count()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_process)
+
+
+class Totals(NamedTuple):
+    """What one row of the table has counted. Amounts in integer picodollars, latency in nanoseconds."""
+
+    provider: str | None
+    request_model: str | None
+    response_model: str | None
+    operation: str
+    dimensions: Mapping[str, str]
+    """Attribution: `costspan.team` and the other metric dimensions."""
+    calls: Mapping[str, int]
+    """By `costspan.cost.status`."""
+    cost: Mapping[str, int]
+    """By component; calls without a figure are in `calls` alone."""
+    tokens: Mapping[str, int]
+    """By component."""
+    saved: int
+    write_premium: int
+    latency_ns: int
+    """Sum over the calls whose duration is known (`timed`)."""
+    timed: int
+
+
+class _Row:
+    __slots__ = (
+        "attributes", "calls", "cost", "dimensions", "latency_ns", "names", "observed", "premium", "saved",
+        "timed", "tokens",
+    )  # fmt: skip
+
+    def __init__(self, names: tuple[str | None, ...], dimensions: Mapping[str, str]) -> None:
+        self.names = names
+        self.dimensions = dimensions
+        provider, request_model, response_model, operation = names
+        labels = {
+            dialects.PROVIDER: provider,
+            dialects.REQUEST_MODEL: request_model,
+            dialects.RESPONSE_MODEL: response_model,
+            dialects.OPERATION: operation,
+            **dimensions,
+        }
+        self.attributes: dict[str, str] = {key: value for key, value in labels.items() if value is not None}
+        self.calls: dict[str, int] = {}
+        self.cost: dict[str, int] = {}
+        self.tokens: dict[str, int] = {}
+        self.saved = self.premium = self.latency_ns = self.timed = 0
+        self.observed: dict[tuple[str, str], dict[str, str]] = {}
+
+    def labels(self, key: str, value: str) -> dict[str, str]:
+        """The row's labels and one more, kept: a collection builds no dictionary."""
+        found = self.observed.get((key, value))
+        if found is None:
+            found = self.observed[key, value] = {**self.attributes, key: value}
+        return found
+
+
+class Route:
+    """Everything about a kind of call that does not change from call to call: its row and ready histogram labels."""
+
+    __slots__ = ("duration", "input", "output", "plain", "row")
+
+    def __init__(self, row: _Row, labels: dict[str, str | int], error_type: str | None) -> None:
+        self.row = row
+        self.plain = labels
+        self.duration = labels if error_type is None else {**labels, dialects.ERROR_TYPE: error_type}
+        self.input = {**labels, _TOKEN_TYPE: "input"}
+        self.output = {**labels, _TOKEN_TYPE: "output"}
+
+
+class _TokenComponents(dict[str, "str | None"]):
+    """Meter -> its component if it counts tokens, else None; asked of the registry once per meter."""
+
+    def __missing__(self, meter: str) -> str | None:
+        known = METERS.get(meter)
+        component = self[meter] = known.component if known is not None and known.unit == "token" else None
+        return component
+
+
+_TOKEN_COMPONENT: Final = _TokenComponents()
+
+
+class Table:
+    """Counts of calls, tokens and money by provider, models, operation and attribution; exact under any concurrency.
+
+    One table is one *generation*: `shutdown` and a new `init`, and every fork, get a new table with a meter of its own,
+    told apart by the scope attribute `costspan.generation`, and `close()` silences the old one. Zeroing or carrying over
+    values instead would make counters go backwards or count twice.
+
+    `dimensions` are the attribution attributes that become labels. A dimension has at most `max_values` different
+    values; further ones are counted under `_overflow`. The table holds at most `max_series` series per instrument, below
+    the limit of 2,000 at which the SDK would drop labels; further rows are counted in one row of `_overflow`.
+    """
+
+    def __init__(
+        self,
+        meter_provider: MeterProvider,
+        *,
+        generation: Generation = "current",
+        dimensions: tuple[str, ...] = DIMENSIONS,
+        max_values: int = 200,
+        max_series: int = 1900,
+        version: str | None = None,
+    ) -> None:
+        self.dimensions: Final = dimensions
+        self.id: Final = f"{_prefix}{next(_generations)}"
+        self._lock = threading.Lock()
+        self._rows: dict[tuple[object, ...], _Row] = {}
+        self._routes: dict[tuple[object, ...], Route] = {}
+        self._seen: dict[str, set[str]] = {}
+        self._max_values = max_values
+        self._series_left = {name: max_series - _SERIES_KEPT_FREE for name in ("calls", "cost", "tokens")}
+        self._errors: dict[str, int] = {}
+        self._closed = False
+        self.record: Callable[[Route, Priced, float | None, float | None, Context | None], None]
+        """Record the conventions' own metrics of a call that we instrumented: seconds in all, to the first chunk."""
+        self.meter: Final[Meter] = meter_provider.get_meter(
+            SCOPE, version, attributes={GENERATION_ATTRIBUTE: self.id}
+        )
+        self._instruments(generation)
+
+    # What happens on the caller's time.
+
+    def route(self, reading: Reading, dimensions: tuple[str | None, ...] | None) -> Route:
+        """Where a call of this kind is counted. `dimensions` are its values of `self.dimensions`, None if it has none."""
+        key = (
+            reading.provider,
+            reading.request_model,
+            reading.response_model,
+            reading.operation,
+            reading.server_address,
+            reading.server_port,
+            reading.error_type,
+            dimensions,
+        )
+        try:
+            return self._routes[key]
+        except KeyError:
+            return self._new_route(key, reading, dimensions)
+
+    def count(self, route: Route, priced: Priced, duration_ns: int | None) -> int:
+        """Count one call; returns its tokens, input and output together."""
+        status = priced.status
+        usage = priced.reading.usage
+        quantities: Iterable[tuple[str, int]] = () if usage is None else usage.quantities.items()
+        if priced.reading.parts:
+            quantities = [*quantities, *(item for _, part in priced.reading.parts for item in part.quantities.items())]
+        row = route.row
+        components = _TOKEN_COMPONENT
+        total = 0
+        with self._lock:
+            calls = row.calls
+            if status in calls:
+                calls[status] += 1
+            else:
+                self._add("calls", row, status, 1)
+            if priced.total is not None:
+                costs = row.cost
+                for component, pico in priced.components.items():
+                    if component in costs:
+                        costs[component] += pico
+                    else:
+                        self._add("cost", row, component, pico)
+                row.saved += priced.saved
+                row.premium += priced.write_premium
+            tokens = row.tokens
+            for meter, quantity in quantities:
+                component = components[meter]
+                if component is None:
+                    continue
+                total += quantity
+                if component in tokens:
+                    tokens[component] += quantity
+                else:
+                    self._add("tokens", row, component, quantity)
+            if duration_ns is not None:
+                row.latency_ns += duration_ns
+                row.timed += 1
+        return total
+
+    def failed(self, where: str) -> None:
+        """Count an internal error of ours."""
+        with self._lock:
+            self._errors[where] = self._errors.get(where, 0) + 1
+
+    # What happens when somebody looks.
+
+    def rows(self) -> list[Totals]:
+        """A consistent copy of all rows. Values only ever grow while the generation lives."""
+        with self._lock:
+            return [
+                Totals(
+                    row.names[0], row.names[1], row.names[2], row.names[3] or "", row.dimensions, dict(row.calls),
+                    dict(row.cost), dict(row.tokens), row.saved, row.premium, row.latency_ns, row.timed,
+                )
+                for row in self._rows.values()
+            ]  # fmt: skip
+
+    def errors(self) -> dict[str, int]:
+        """Internal errors so far, by place."""
+        with self._lock:
+            return dict(self._errors)
+
+    def close(self) -> None:
+        """Fall silent: from now on the callbacks observe nothing. Counting goes on, for whoever still holds the table."""
+        self._closed = True
+
+    def observe(self, read: Callable[[], Iterable[Observation]]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        """A callback for an instrument of this generation's meter: `read()` while the generation is open, then silence."""
+
+        def callback(_options: CallbackOptions) -> Iterable[Observation]:
+            return () if self._closed else read()
+
+        return callback
+
+    # Inside.
+
+    def _new_route(self, key: tuple[object, ...], reading: Reading, dimensions: tuple[str | None, ...] | None) -> Route:
+        with self._lock:
+            if len(self._routes) >= _ROUTES_AT_MOST:
+                # Routes are only a cache over the rows; what they hold is rebuilt with the same labels.
+                self._routes.clear()
+            names = (
+                self._bounded(dialects.PROVIDER, reading.provider),
+                self._bounded(dialects.REQUEST_MODEL, reading.request_model),
+                self._bounded(dialects.RESPONSE_MODEL, reading.response_model),
+                self._bounded(dialects.OPERATION, reading.operation),
+            )
+            row = self._row(names, dimensions)
+            labels: dict[str, str | int] = {
+                label: value
+                for label, value in (
+                    (dialects.OPERATION, names[3]),
+                    (dialects.PROVIDER, names[0]),
+                    (dialects.REQUEST_MODEL, names[1]),
+                    (dialects.RESPONSE_MODEL, names[2]),
+                    (dialects.SERVER_ADDRESS, self._bounded(dialects.SERVER_ADDRESS, reading.server_address)),
+                    (dialects.SERVER_PORT, reading.server_port),
+                )
+                if value is not None
+            }
+            route = Route(row, labels, self._bounded(dialects.ERROR_TYPE, reading.error_type))
+            self._routes[key] = route
+            return route
+
+    def _row(self, names: tuple[str | None, ...], dimensions: tuple[str | None, ...] | None) -> _Row:
+        bounded: dict[str, str] = {}
+        if dimensions is not None:
+            for dimension, value in zip(self.dimensions, dimensions, strict=True):
+                if value is not None:
+                    bounded[dimension] = self._bounded(dimension, value) or OVERFLOW
+        key = (*names, *bounded.items())
+        row = self._rows.get(key)
+        if row is None:
+            if min(self._series_left.values()) <= 0:
+                return self._overflow_row()
+            row = self._rows[key] = _Row(names, bounded)
+        return row
+
+    def _overflow_row(self) -> _Row:
+        row = self._rows.get((OVERFLOW,))
+        if row is None:
+            row = self._rows[OVERFLOW,] = _Row((OVERFLOW,) * 4, dict.fromkeys(self.dimensions, OVERFLOW))
+        return row
+
+    def _bounded(self, dimension: str, value: str | None) -> str | None:
+        if value is None:
+            return None
+        seen = self._seen.setdefault(dimension, set())
+        if value not in seen:
+            if len(seen) >= self._max_values:
+                return OVERFLOW
+            seen.add(value)
+        return value
+
+    def _add(self, kind: Literal["calls", "cost", "tokens"], row: _Row, name: str, amount: int) -> None:
+        """The first amount of a series: it takes one of the places that are left, or goes to the overflow row."""
+        if self._series_left[kind] <= 0:
+            row = self._overflow_row()
+        cells: dict[str, int] = getattr(row, kind)
+        if name not in cells:
+            cells[name] = 0
+            self._series_left[kind] -= 1
+        cells[name] += amount
+
+    def _instruments(self, generation: Generation) -> None:
+        meter, observe = self.meter, self.observe
+        meter.create_observable_counter(
+            "costspan.cost", [observe(self._costs)], "USD", "Money spent on model calls that have a price"
+        )
+        meter.create_observable_counter(
+            "costspan.tokens", [observe(self._tokens)], "{token}", "Tokens used, each counted under one component"
+        )
+        meter.create_observable_counter(
+            "costspan.calls", [observe(self._calls)], "{call}", "Model calls by the status of their price"
+        )
+        meter.create_observable_counter(
+            "costspan.cache.saved", [observe(self._saved)], "USD", "Money saved by cache reads against the input rate"
+        )
+        meter.create_observable_counter(
+            "costspan.cache.write_premium",
+            [observe(self._premiums)],
+            "USD",
+            "Money paid for cache writes above the input rate",
+        )
+        meter.create_observable_counter(
+            "costspan.internal.errors", [observe(self._failures)], "{error}", "Errors inside costspan, by place"
+        )
+        if generation == "current":
+            self.record = _CurrentHistograms(meter).record
+        elif generation == "next":
+            self.record = _NextMetrics(meter, self).record
+        else:
+            self.record = _record_nothing
+
+    def _snapshot(self) -> list[_Row]:
+        return list(self._rows.values())
+
+    def _costs(self) -> list[Observation]:
+        with self._lock:
+            return [
+                Observation(pico / PICO, row.labels(COMPONENT, component))
+                for row in self._snapshot()
+                for component, pico in row.cost.items()
+            ]
+
+    def _tokens(self) -> list[Observation]:
+        with self._lock:
+            return [
+                Observation(count, row.labels(COMPONENT, component))
+                for row in self._snapshot()
+                for component, count in row.tokens.items()
+            ]
+
+    def _calls(self) -> list[Observation]:
+        with self._lock:
+            return [
+                Observation(count, row.labels(dialects.STATUS, status))
+                for row in self._snapshot()
+                for status, count in row.calls.items()
+            ]
+
+    def _saved(self) -> list[Observation]:
+        with self._lock:
+            return [Observation(row.saved / PICO, row.attributes) for row in self._snapshot() if row.saved]
+
+    def _premiums(self) -> list[Observation]:
+        with self._lock:
+            return [Observation(row.premium / PICO, row.attributes) for row in self._snapshot() if row.premium]
+
+    def _failures(self) -> list[Observation]:
+        with self._lock:
+            return [Observation(count, {"costspan.where": where}) for where, count in self._errors.items()]
+
+
+class _CurrentHistograms:
+    """The client metrics of today's releases of the conventions (up to 1.41)."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._duration = meter.create_histogram(
+            "gen_ai.client.operation.duration",
+            "s",
+            "GenAI operation duration.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        ).record
+        self._tokens = meter.create_histogram(
+            "gen_ai.client.token.usage",
+            "{token}",
+            "Number of input and output tokens used.",
+            explicit_bucket_boundaries_advisory=_TOKENS,
+        ).record
+        self._first_chunk = meter.create_histogram(
+            "gen_ai.client.operation.time_to_first_chunk",
+            "s",
+            "Time to receive the first chunk of a streamed response.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        ).record
+
+    def record(
+        self, route: Route, priced: Priced, duration: float | None, first_chunk: float | None, context: Context | None
+    ) -> None:
+        if duration is not None:
+            self._duration(duration, route.duration, context)
+        reading = priced.reading
+        if (tokens := reading.input_tokens) is not None:
+            self._tokens(tokens, route.input, context)
+        if (tokens := reading.output_tokens) is not None:
+            self._tokens(tokens, route.output, context)
+        if first_chunk is not None:
+            self._first_chunk(first_chunk, route.plain, context)
+
+
+class _NextMetrics:
+    """The client metrics of the conventions' own repository: usage as counters, one duration a kind of operation."""
+
+    _USAGE: Final = {
+        "input": "gen_ai.client.inference.usage.input_tokens",
+        "output": "gen_ai.client.inference.usage.output_tokens",
+        "cache_read": "gen_ai.client.inference.usage.cache_read.input_tokens",
+        "cache_write": "gen_ai.client.inference.usage.cache_write.input_tokens",
+        "reasoning": "gen_ai.client.inference.usage.reasoning.output_tokens",
+    }
+    _WHERE: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
+        # meter -> the counters that contain it, each with its modality
+        "input": (("input", "text"),),
+        "input_audio": (("input", "audio"),),
+        "input_image": (("input", "image"),),
+        "input_video": (("input", "unknown"),),
+        "cache_read": (("input", "text"), ("cache_read", "text")),
+        "cache_read_audio": (("input", "audio"), ("cache_read", "audio")),
+        "cache_read_image": (("input", "image"), ("cache_read", "image")),
+        "cache_read_video": (("input", "unknown"), ("cache_read", "unknown")),
+        "cache_write_5m": (("input", "text"), ("cache_write", "text")),
+        "cache_write_30m": (("input", "text"), ("cache_write", "text")),
+        "cache_write_1h": (("input", "text"), ("cache_write", "text")),
+        "cache_write_12h": (("input", "text"), ("cache_write", "text")),
+        "output": (("output", "text"),),
+        "output_reasoning": (("output", "text"), ("reasoning", "text")),
+        "output_audio": (("output", "audio"),),
+        "output_image": (("output", "image"),),
+        "output_video": (("output", "unknown"),),
+    }
+
+    def __init__(self, meter: Meter, table: Table) -> None:
+        def seconds(name: str, description: str) -> Callable[..., None]:
+            return meter.create_histogram(
+                name, "s", description, explicit_bucket_boundaries_advisory=_SECONDS
+            ).record
+
+        def tokens(name: str, description: str) -> Callable[..., None]:
+            return meter.create_histogram(
+                name, "{token}", description, explicit_bucket_boundaries_advisory=_TOKENS
+            ).record
+
+        self._inference = seconds("gen_ai.client.inference.duration", "Duration of inference operations.")
+        self._embeddings = seconds("gen_ai.client.embeddings.duration", "Duration of embeddings operations.")
+        self._first_chunk = seconds(
+            "gen_ai.client.inference.time_to_first_chunk", "Time to receive the first chunk of a streamed response."
+        )
+        self._input = tokens("gen_ai.client.inference.operation.input_tokens", "Input tokens of one operation.")
+        self._output = tokens("gen_ai.client.inference.operation.output_tokens", "Output tokens of one operation.")
+        self._embedded = tokens("gen_ai.client.embeddings.operation.input_tokens", "Input tokens of one operation.")
+        self._usage: dict[str, dict[tuple[object, ...], tuple[dict[str, str | int], int]]] = {
+            kind: {} for kind in self._USAGE
+        }
+        self._lock = threading.Lock()
+        for kind, name in self._USAGE.items():
+            meter.create_observable_counter(name, [table.observe(self._reader(kind))], "{token}", "Tokens used.")
+
+    def record(
+        self, route: Route, priced: Priced, duration: float | None, first_chunk: float | None, context: Context | None
+    ) -> None:
+        reading = priced.reading
+        embeddings = reading.operation == "embeddings"
+        if duration is not None:
+            (self._embeddings if embeddings else self._inference)(duration, route.duration, context)
+        if embeddings:
+            if reading.input_tokens is not None:
+                self._embedded(reading.input_tokens, route.plain, context)
+            return
+        if first_chunk is not None:
+            self._first_chunk(first_chunk, route.plain, context)
+        if reading.input_tokens is not None:
+            self._input(reading.input_tokens, route.plain, context)
+        if reading.output_tokens is not None:
+            self._output(reading.output_tokens, route.plain, context)
+        with self._lock:
+            if reading.usage is None:
+                # The conventions want a failed operation to show as 0 tokens of unknown modality.
+                for kind in ("input", "output"):
+                    labels = {**route.plain, _MODALITY: "unknown"}
+                    self._usage[kind].setdefault(tuple(labels.values()), (labels, 0))
+                return
+            for meter, quantity in reading.usage.quantities.items():
+                for kind, modality in self._WHERE.get(meter, ()):
+                    counts = self._usage[kind]
+                    key = (*route.plain.values(), modality)
+                    labels, count = counts.get(key) or ({**route.plain, _MODALITY: modality}, 0)
+                    counts[key] = (labels, count + quantity)
+
+    def _reader(self, kind: str) -> Callable[[], list[Observation]]:
+        def read() -> list[Observation]:
+            with self._lock:
+                return [Observation(count, labels) for labels, count in self._usage[kind].values()]
+
+        return read
+
+
+def _record_nothing(*_: object) -> None:
+    pass

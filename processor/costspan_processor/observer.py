@@ -1,0 +1,159 @@
+"""What the instrumentation's engine calls before and after every call to a model. It shares no type with us: the engine
+knows the shape of an observer, and this is one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from costspan_processor.attribution import attribution
+from costspan_processor.budgets import Admission
+from costspan_processor.dialects import read
+from costspan_processor.enrich import assess, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from opentelemetry.context import Context
+    from opentelemetry.util.types import AttributeValue
+
+    from costspan_pricing import PriceBook
+    from costspan_processor.attribution import Attribution
+    from costspan_processor.budgets import Guard
+    from costspan_processor.enrich import Priced
+    from costspan_processor.metrics import Table
+
+_log = logging.getLogger("costspan")
+
+_NOTHING: Final[Mapping[str, AttributeValue]] = {}
+
+
+class Call:
+    """The token of a call: whom it is for, and what budgets hold for it."""
+
+    __slots__ = ("admission", "attribution")
+
+    def __init__(self, attribution: Attribution | None, admission: Admission | None = None) -> None:
+        self.attribution = attribution
+        self.admission = admission
+
+
+class Decision:
+    """What happens to a call: `refuse` is raised instead of making it, `overrides` replace request arguments,
+    `attributes` go on its span at the start. `token` comes back in `after`.
+    """
+
+    __slots__ = ("attributes", "overrides", "refuse", "token")
+
+    def __init__(
+        self,
+        token: Call | None,
+        refuse: BaseException | None = None,
+        attributes: Mapping[str, AttributeValue] = _NOTHING,
+    ) -> None:
+        self.token: object = token
+        self.refuse = refuse
+        self.overrides: Mapping[str, object] | None = None
+        self.attributes = attributes
+
+
+class CostObserver:
+    """Prices every call the engine makes, counts it, and holds it to the budgets. Never raises for what a call holds."""
+
+    def __init__(self, book: PriceBook, table: Table, guard: Guard | None = None, *, proposal: bool = True) -> None:
+        self.book = book
+        self.table = table
+        """Replaced as a whole when a new generation starts."""
+        self.guard = guard
+        self._proposal = proposal
+        self._logged: set[str] = set()
+        self._lock = threading.Lock()
+
+    def before(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> Decision | None:
+        """Decide about a call. `attributes` are its request's, `characters()` the length of its prompt's text.
+
+        None, the common case: nobody to attribute it to and no budget.
+        """
+        who = attribution()
+        if self.guard is None:
+            return None if who is None else Decision(Call(who))
+        admission = self.guard.admit(attributes, who, characters)
+        if admission is None or isinstance(admission, Admission):
+            return Decision(Call(who, admission))
+        refusal, marks = admission
+        return Decision(None, refusal, marks)
+
+    async def abefore(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> Decision | None:
+        """`before` on an event loop. The store of one process answers at once; one over the network will be awaited."""
+        return self.before(attributes, characters)
+
+    def after(
+        self,
+        token: object,
+        attributes: Mapping[str, Any],
+        at: int,
+        duration: float,
+        first_chunk: float | None,
+        context: Context | None,
+    ) -> Mapping[str, AttributeValue]:
+        """Price and count a call that ended; returns what to add to its span.
+
+        `attributes` are all that is known of the call, `at` its start (unix ns), `duration` and `first_chunk` seconds,
+        `context` the one of its span, for exemplars. No I/O.
+        """
+        reading = read(attributes)
+        if reading is None:
+            return _NOTHING
+        priced = assess(reading, at, self.book)
+        result = describe(priced, self._proposal)
+        who = None
+        admission = None
+        if token is not None:
+            assert isinstance(token, Call)
+            who = token.attribution
+            admission = token.admission
+        guard = self.guard
+        if guard is not None:
+            if admission is not None:
+                result.update(guard.settle(admission, priced))
+            else:
+                result.update(guard.charge(guard.new_id(), attributes, who, priced))
+        self.count(priced, who, duration, first_chunk, context, own=True)
+        return result
+
+    def count(
+        self,
+        priced: Priced,
+        who: Attribution | None,
+        duration: float | None,
+        first_chunk: float | None = None,
+        context: Context | None = None,
+        *,
+        own: bool,
+    ) -> None:
+        """Add a priced call to the counters and running totals. `own`: we made its span, so its histograms are ours."""
+        table = self.table
+        route = table.route(priced.reading, None if who is None else who.values(table.dimensions))
+        tokens = table.count(route, priced, None if duration is None else round(duration * 1e9))
+        if own:
+            table.record(route, priced, duration, first_chunk, context)
+        if who is not None:
+            reading = priced.reading
+            model = reading.response_model or reading.request_model or ""
+            for totals in who.totals:
+                totals.add(reading.provider or "", model, priced.total, tokens)
+
+    def failed(self, where: str, error: BaseException) -> None:
+        """Note an error of ours: counted each time, logged (with its traceback) once a place."""
+        self.table.failed(where)
+        with self._lock:
+            known = where in self._logged
+            self._logged.add(where)
+        if not known:
+            _log.warning("costspan failed in %s; your call is not affected", where, exc_info=error)
+
+    def after_fork(self) -> None:
+        """In a forked child: a lock that no thread of the parent can be holding."""
+        self._lock = threading.Lock()

@@ -1,0 +1,164 @@
+"""Spans of every GenAI instrumentation in the process: whom they are for when they start, what they cost when they end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from costspan_pricing import PriceBook
+from costspan_processor import compat
+from costspan_processor.attribution import attribution
+from costspan_processor.dialects import OPERATION, PROVIDER, REQUEST_MODEL, STATUS, read
+from costspan_processor.enrich import assess, describe, enrich
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import Span
+    from opentelemetry.util.types import AttributeValue
+
+    from costspan_processor.observer import CostObserver
+
+
+class CostSpanProcessor(SpanProcessor):
+    """Copies attribution onto GenAI spans and prices those that nobody has priced yet.
+
+    Add it to a TracerProvider anywhere among the processors: every exporter sees what it adds. Alone it needs nothing
+    else of costspan; with an `observer` the calls it prices are also counted and charged to budgets (never recorded in
+    the `gen_ai.client.*` metrics, which are their own instrumentation's). It sees recorded spans only: a call that
+    the sampler drops is not priced here.
+    """
+
+    def __init__(
+        self, book: PriceBook | None = None, observer: CostObserver | None = None, *, proposal: bool = True
+    ) -> None:
+        if book is None:
+            book = PriceBook.bundled() if observer is None else observer.book
+        self._book = book
+        self._observer = observer
+        self._proposal = proposal
+        self._closed = False
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Put the attribution of the context onto a GenAI span."""
+        who = attribution(parent_context)
+        if who is None or self._closed:
+            return
+        try:
+            # Many instrumentations say only later that a span is a GenAI one: then its end is where it is marked.
+            compat.remember(span, who)
+            if _is_genai(compat.attributes_of(span)):
+                span.set_attributes(who.attributes)
+        except Exception as error:  # noqa: BLE001  a span must start whatever happens here
+            self._failed("processor.on_start", error)
+
+    def _on_ending(self, span: Span) -> None:
+        attributes = compat.attributes_of(span)
+        if not _is_genai(attributes) or self._closed:
+            return
+        try:
+            new = self._enriched(span, attributes)
+            if new and not compat.add_when_ending(span, new):
+                raise RuntimeError("this OpenTelemetry SDK lets nobody add attributes to a span that ends")
+        except Exception as error:  # noqa: BLE001  a span must end whatever happens here
+            self._failed("processor.on_ending", error)
+
+    def _enriched(self, span: Span, attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
+        who = compat.remembered(span)
+        new: dict[str, AttributeValue] = {}
+        if who is not None:
+            new.update((key, value) for key, value in who.attributes.items() if key not in attributes)
+        if STATUS in attributes:
+            return new
+        scope = span.instrumentation_scope
+        reading = read(
+            attributes, scope.name if scope else "", (scope.version or "") if scope else "", span.resource.attributes
+        )
+        if reading is None:
+            return new
+        start = span.start_time or 0
+        priced = assess(reading, start, self._book)
+        result = describe(priced, self._proposal)
+        observer = self._observer
+        if observer is not None:
+            if observer.guard is not None:
+                identity = span.get_span_context()
+                id = f"{identity.trace_id:032x}:{identity.span_id:016x}"  # noqa: A001
+                result.update(observer.guard.charge(id, attributes, who, priced))
+            duration = None if span.end_time is None else max(0, span.end_time - start) / 1e9
+            observer.count(priced, who, duration, own=False)
+        # The price first: where a span has little room left, the first ones are those that stay.
+        result.update(new)
+        return result
+
+    def _failed(self, where: str, error: BaseException) -> None:
+        if self._observer is not None:
+            self._observer.failed(where, error)
+
+    def shutdown(self) -> None:
+        """Let spans pass untouched from now on."""
+        self._closed = True
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002
+        """Nothing waits here."""
+        return True
+
+
+class EnrichingExporter(SpanExporter):
+    """The last resort, with public API only: hands on priced copies of spans, for one exporter.
+
+    For an SDK that lets nobody write to a span that ends, and for spans that reach an exporter on another way than
+    through a TracerProvider of this process.
+    """
+
+    def __init__(self, exporter: SpanExporter, book: PriceBook | None = None, *, proposal: bool = True) -> None:
+        self._exporter = exporter
+        self._book = book or PriceBook.bundled()
+        self._proposal = proposal
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Price the spans that need it and export all."""
+        return self._exporter.export([self._priced(span) for span in spans])
+
+    def _priced(self, span: ReadableSpan) -> ReadableSpan:
+        attributes = span.attributes or {}
+        try:
+            new = enrich(attributes, span.start_time or 0, self._book, proposal=self._proposal)
+        except Exception:  # noqa: BLE001  a span that cannot be priced is exported as it is
+            return span
+        if not new:
+            return span
+        return ReadableSpan(
+            name=span.name,
+            context=span.context,
+            parent=span.parent,
+            resource=span.resource,
+            attributes={**attributes, **new},
+            events=span.events,
+            links=span.links,
+            kind=span.kind,
+            status=span.status,
+            start_time=span.start_time,
+            end_time=span.end_time,
+            instrumentation_scope=span.instrumentation_scope,
+        )
+
+    def shutdown(self) -> None:
+        """Shut the exporter down."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Flush the exporter."""
+        return self._exporter.force_flush(timeout_millis)
+
+
+def _is_genai(attributes: Mapping[str, Any]) -> bool:
+    return (
+        OPERATION in attributes
+        or PROVIDER in attributes
+        or REQUEST_MODEL in attributes
+        or "gen_ai.system" in attributes
+    )
