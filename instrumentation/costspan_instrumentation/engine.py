@@ -40,7 +40,7 @@ from opentelemetry.trace import (
 from costspan_instrumentation import semconv
 from costspan_instrumentation.hosts import provider_of
 from costspan_instrumentation.observer import Decision, Observer
-from costspan_instrumentation.provider import Attributes, Endpoint, Provider, Seen
+from costspan_instrumentation.provider import Attributes, Endpoint, Fields, Provider, Seen
 
 _log = logging.getLogger("costspan")
 
@@ -120,20 +120,6 @@ class _Call:
         prompt = self.prompt
         return sum(_text_length(prompt.get(name)) for name in self.endpoint.content)
 
-    def note(self, chunk: Any) -> bool:
-        """Reads one chunk of the stream; True if the application must not see it. Never raises."""
-        try:
-            if self.body is not None:
-                self.body.feed(chunk)
-                return False
-            if self.first_chunk is None:
-                self.first_chunk = perf_counter() - self.started
-            self.endpoint.chunk(chunk, self.seen)  # type: ignore[misc,arg-type]  # both are set for a stream
-            return self.hide is not None and self.hide(chunk)
-        except Exception as error:  # noqa: BLE001  # a reader of ours must not break the application's stream
-            self.engine.observer.failed("chunk", error)
-            return False
-
     def end(self, result: Any = None, error: BaseException | None = None, ended_at: int | None = None) -> None:
         """Reads what came back, asks the observer, ends the span; once. Never raises."""
         if self._ended:
@@ -200,11 +186,22 @@ class _Call:
 class _Watched:
     """An iterator, synchronous or asynchronous, that shows each chunk to its call on the way to the application."""
 
-    __slots__ = ("__weakref__", "_call", "_source")
+    __slots__ = ("__weakref__", "_call", "_hides", "_next", "_read", "_seen", "_source")
 
     def __init__(self, source: Any, call: _Call) -> None:
         self._source = source
+        self._next = getattr(source, "__next__", None) or source.__anext__
         self._call = call
+        self._seen = call.seen
+        self._hides = call.hide
+        self._read: Callable[[Any, Any], object] = call.body.feed if call.body is not None else self._first
+
+    def _first(self, chunk: Any, seen: Any) -> None:
+        call = self._call
+        call.first_chunk = perf_counter() - call.started
+        if call.endpoint.chunk is not None:
+            self._read = call.endpoint.chunk
+            self._read(chunk, seen)
 
     def __iter__(self) -> _Watched:
         return self
@@ -213,31 +210,39 @@ class _Watched:
         return self
 
     def __next__(self) -> Any:
-        call = self._call
         while True:
             try:
-                chunk = self._source.__next__()
+                chunk = self._next()
             except StopIteration:
-                call.end()
+                self._call.end()
                 raise
             except BaseException as error:
-                call.end(error=error)
+                self._call.end(error=error)
                 raise
-            if not call.note(chunk):
+            try:
+                self._read(chunk, self._seen)
+                if self._hides is None or not self._hides(chunk):
+                    return chunk
+            except Exception as error:  # noqa: BLE001  # a reader of ours must not break the application's stream
+                self._call.engine.observer.failed("chunk", error)
                 return chunk
 
     async def __anext__(self) -> Any:
-        call = self._call
         while True:
             try:
-                chunk = await self._source.__anext__()
+                chunk = await self._next()
             except StopAsyncIteration:
-                call.end()
+                self._call.end()
                 raise
             except BaseException as error:
-                call.end(error=error)
+                self._call.end(error=error)
                 raise
-            if not call.note(chunk):
+            try:
+                self._read(chunk, self._seen)
+                if self._hides is None or not self._hides(chunk):
+                    return chunk
+            except Exception as error:  # noqa: BLE001
+                self._call.engine.observer.failed("chunk", error)
                 return chunk
 
     def close(self) -> None:
@@ -272,7 +277,7 @@ class _Body:
         self._buffer = bytearray()
         self._size = 0
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes, _seen: Any = None) -> None:
         self._size += len(data)
         if self._size > _MAX_RAW_BODY and not self._events:
             self._buffer.clear()
@@ -290,7 +295,7 @@ class _Body:
         if payload.startswith(b"{") and call.seen is not None and call.endpoint.chunk is not None:
             if call.first_chunk is None:
                 call.first_chunk = perf_counter() - call.started
-            call.endpoint.chunk(json.loads(payload), call.seen)
+            call.endpoint.chunk(json.loads(payload, object_hook=Fields), call.seen)
 
     def close(self) -> None:
         seen = self._call.seen

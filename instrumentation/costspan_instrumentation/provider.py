@@ -27,6 +27,8 @@ class Seen:
     """Length of the generated text so far, for an estimate if the provider's count never comes."""
     final: bool = False
     """The provider's final usage has come; without it the output is estimated from `characters`."""
+    started: bool = False
+    """The chunk reader has learnt who answers, and need not look again."""
     notes: Any = None
     """What a chunk reader itself wants to remember until the next chunk."""
 
@@ -40,7 +42,8 @@ class Endpoint:
     operation: value of `gen_ai.operation.name`.
     request: keyword arguments of the call -> attributes. `gen_ai.request.model` names the span.
     response: the SDK's result, or the decoded JSON body of a raw one -> attributes with usage.
-    chunk: reads one chunk of a stream (object or decoded JSON) into `Seen`; None if the method never streams.
+    chunk: reads one chunk of a stream (SDK object, or `Fields` of a raw one) into `Seen`; None if the method never
+        streams. It runs on every chunk, so it reads attributes and does little.
     content: names of the arguments that hold the prompt, for estimates of its length.
     ask: (arguments, host, instance) -> arguments to change so that a stream tells its usage, or None where the
         application asked itself or the host may refuse. Called for streamed calls only.
@@ -90,6 +93,17 @@ class Provider:
     usage_formats: Mapping[str, Callable[[Any], Attributes]] = field(default_factory=dict)
 
 
+class Fields(dict[str, Any]):
+    """A decoded JSON object whose fields read like an SDK object's; one that is missing reads as None.
+
+    >>> Fields(usage=Fields(input_tokens=3)).usage.input_tokens, Fields().usage
+    (3, None)
+    """
+
+    __slots__ = ()
+    __getattr__ = dict.get
+
+
 def get(source: Any, name: str) -> Any:
     """Field `name` of an SDK object or a dict; None where there is none.
 
@@ -98,7 +112,7 @@ def get(source: Any, name: str) -> Any:
     >>> get({"a": 1}, "a"), get({"a": 1}, "b"), get(None, "a")
     (1, None, None)
     """
-    if type(source) is dict:
+    if isinstance(source, dict):
         return source.get(name)
     if source is None:
         return None
@@ -113,7 +127,7 @@ def get(source: Any, name: str) -> Any:
 
 def fields_of(source: Any) -> dict[str, Any]:
     """The declared fields of an SDK object, or the dict itself: for readers that run on every chunk of a stream."""
-    return source if type(source) is dict else getattr(source, "__dict__", _NO_FIELDS)
+    return source if isinstance(source, dict) else getattr(source, "__dict__", _NO_FIELDS)
 
 
 _NO_FIELDS: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Anthropic: messages, plain and beta, of the Claude API and of the clients for Bedrock, Vertex AI and Foundry."""
+"""Anthropic: messages, plain and beta, of the Claude API and of the clients for the clouds that sell it."""
 
 from __future__ import annotations
 
@@ -179,8 +179,8 @@ _CLIENTS = {
     "Bedrock": "aws.bedrock",
     "BedrockMantle": "aws.bedrock",
     "Vertex": "gcp.vertex_ai",
-    "Foundry": "azure.ai.inference",
-    # Anthropic's own platform, sold through a cloud.
+    # Anthropic's own service and prices, sold through a cloud.
+    "Foundry": "anthropic",
     "AWS": "anthropic",
     "GoogleCloud": "anthropic",
 }

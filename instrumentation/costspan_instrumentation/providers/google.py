@@ -46,7 +46,7 @@ def _request(kwargs: Mapping[str, Any]) -> Attributes:
             attributes[_CONFIG[name]] = int(value) if name == "top_k" else value
         elif name == "stop_sequences" and type(value) is list:
             attributes[semconv.REQUEST_STOP_SEQUENCES] = tuple(value)
-        elif name == "service_tier" and (tier := _tier(value)) != "standard":
+        elif name == "service_tier" and (tier := _tier(value)) not in {None, "standard"}:
             attributes[semconv.SERVICE_TIER] = tier
     if attributes.get(semconv.REQUEST_CHOICE_COUNT) == 1:
         del attributes[semconv.REQUEST_CHOICE_COUNT]
@@ -114,7 +114,7 @@ def content_usage(usage: Any) -> Attributes:
     if usage is None:
         return {}
     fields = fields_of(usage)
-    on_wire = type(usage) is dict and "prompt_token_count" not in usage
+    on_wire = isinstance(usage, dict) and "prompt_token_count" not in usage
     prompt, tools, candidates, thoughts, cached, ins, outs, cache, tiers, count = _WIRE if on_wire else _SDK
     attributes: Attributes = {}
     if (tokens := total(fields.get(prompt), fields.get(tools))) is not None:
@@ -169,10 +169,10 @@ def _body(answer: Any) -> Any:
 
 
 def _response(answer: Any) -> Attributes:
+    tier = _served_tier(answer)
     answer = _body(answer)
-    wire = type(answer) is dict
-    attributes = content_usage(get(answer, "usageMetadata" if wire else "usage_metadata"))
-    if tier := _served_tier(answer):
+    attributes = content_usage(get(answer, "usageMetadata" if isinstance(answer, dict) else "usage_metadata"))
+    if tier:
         attributes[semconv.SERVICE_TIER] = tier
     _identity(answer, attributes)
     candidates = get(answer, "candidates") or ()
@@ -192,7 +192,7 @@ def _served_tier(answer: Any) -> str | None:
 
 
 def _identity(answer: Any, attributes: Attributes) -> None:
-    wire = type(answer) is dict
+    wire = isinstance(answer, dict)
     if model := get(answer, "modelVersion" if wire else "model_version"):
         attributes[semconv.RESPONSE_MODEL] = model
     if response_id := get(answer, "responseId" if wire else "response_id"):
@@ -200,14 +200,14 @@ def _identity(answer: Any, attributes: Attributes) -> None:
 
 
 def _finish_reason(candidate: Any) -> Any:
-    return get(candidate, "finishReason" if type(candidate) is dict else "finish_reason")
+    return get(candidate, "finishReason" if isinstance(candidate, dict) else "finish_reason")
 
 
 def _grounding(candidates: Any, attributes: Attributes) -> None:
     """Google Search: Gemini 2 and before bill the prompt that was grounded, later models each search."""
     queries: set[str] = set()
     for candidate in candidates:
-        wire = type(candidate) is dict
+        wire = isinstance(candidate, dict)
         if found := get(candidate, "groundingMetadata" if wire else "grounding_metadata"):
             queries.update(get(found, "webSearchQueries" if wire else "web_search_queries") or ())
             queries.update(get(found, "imageSearchQueries" if wire else "image_search_queries") or ())
@@ -232,7 +232,7 @@ def _chunk(chunk: Any, seen: Seen) -> None:
         if given.get("grounding_metadata") or given.get("groundingMetadata"):
             _identity(chunk, attributes)
             _grounding(candidates, attributes)
-    if ends or semconv.RESPONSE_MODEL not in attributes or type(chunk) is dict:
+    if ends or semconv.RESPONSE_MODEL not in attributes or isinstance(chunk, dict):
         attributes.update(_response(chunk))
         seen.final = ends and semconv.INPUT_TOKENS in attributes
     elif usage := fields.get("usage_metadata"):
@@ -244,7 +244,7 @@ def _chunk(chunk: Any, seen: Seen) -> None:
 
 def _embeddings_response(answer: Any) -> Attributes:
     answer = _body(answer)
-    attributes = embeddings_usage(get(answer, "usageMetadata" if type(answer) is dict else "usage_metadata"))
+    attributes = embeddings_usage(get(answer, "usageMetadata" if isinstance(answer, dict) else "usage_metadata"))
     if not attributes:
         texts = get(answer, "embeddings") or [get(text, "embeddings") for text in get(answer, "predictions") or ()]
         attributes = _text_by_text(get(text, "statistics") for text in texts)

@@ -7,7 +7,7 @@ from typing import Any
 
 from costspan_instrumentation import semconv
 from costspan_instrumentation.hosts import provider_of
-from costspan_instrumentation.provider import Attributes, Endpoint, Provider, Seen, get, known, total
+from costspan_instrumentation.provider import Attributes, Endpoint, Provider, Seen, fields_of, get, known, total
 
 _SCALARS = {str: str, int: int, float: float, bool: bool}
 
@@ -197,23 +197,41 @@ def _chat_response(answer: Any) -> Attributes:
 
 
 def _chat_chunk(chunk: Any, seen: Seen) -> None:
-    attributes = seen.attributes
-    if semconv.RESPONSE_MODEL not in attributes:
-        attributes.update(_identity(chunk))
-    for choice in get(chunk, "choices") or ():
-        delta = get(choice, "delta")
-        text = get(choice, "text") if delta is None else get(delta, "content")
-        if text:
+    usage = chunk.usage
+    for choice in chunk.choices or ():
+        if text := choice.delta.content:
             seen.characters += len(text)
-        if reason := get(choice, "finish_reason"):
-            reasons = attributes.get(semconv.RESPONSE_FINISH_REASONS, ())
-            attributes[semconv.RESPONSE_FINISH_REASONS] = (*reasons, reason)
-    usage = get(chunk, "usage") or get(get(chunk, "x_groq"), "usage")
+        if choice.finish_reason:
+            usage = usage or get(get(chunk, "x_groq"), "usage")
+            _finished(choice, seen)
+    if usage or not seen.started:
+        _told(chunk, usage, seen)
+
+
+def _completion_chunk(chunk: Any, seen: Seen) -> None:
+    for choice in chunk.choices or ():
+        if choice.text:
+            seen.characters += len(choice.text)
+        if choice.finish_reason:
+            _finished(choice, seen)
+    usage = chunk.usage
+    if usage or not seen.started:
+        _told(chunk, usage, seen)
+
+
+def _finished(choice: Any, seen: Seen) -> None:
+    reasons = seen.attributes.get(semconv.RESPONSE_FINISH_REASONS, ())
+    seen.attributes[semconv.RESPONSE_FINISH_REASONS] = (*reasons, choice.finish_reason)
+
+
+def _told(chunk: Any, usage: Any, seen: Seen) -> None:
+    attributes = seen.attributes
+    attributes.update(_identity(chunk))
+    # Azure's first chunk has no model: the next one is asked too.
+    seen.started = semconv.RESPONSE_MODEL in attributes
     if usage:
         attributes.update(chat_usage(usage))
         seen.final = True
-        if tier := get(chunk, "service_tier"):
-            attributes[semconv.OPENAI_RESPONSE_SERVICE_TIER] = tier
 
 
 def _responses_response(answer: Any) -> Attributes:
@@ -233,15 +251,16 @@ def _responses_response(answer: Any) -> Attributes:
 
 
 def _responses_chunk(event: Any, seen: Seen) -> None:
-    answer = get(event, "response")
-    if answer is not None:
-        if get(answer, "usage") is not None:
-            seen.attributes.update(_responses_response(answer))
-            seen.final = True
-        elif semconv.RESPONSE_MODEL not in seen.attributes:
-            seen.attributes.update(_identity(answer))
-    elif type(delta := get(event, "delta")) is str:
-        seen.characters += len(delta)
+    data = fields_of(event)
+    answer = data.get("response")
+    if answer is None:
+        if type(delta := data.get("delta")) is str:
+            seen.characters += len(delta)
+    elif get(answer, "usage") is not None:
+        seen.attributes.update(_responses_response(answer))
+        seen.final = True
+    elif semconv.RESPONSE_MODEL not in seen.attributes:
+        seen.attributes.update(_identity(answer))
 
 
 def _retrieve_response(answer: Any) -> Attributes:
@@ -284,11 +303,11 @@ def _ask(kwargs: Mapping[str, Any], host: str, instance: Any) -> Mapping[str, An
 
 def _hide(chunk: Any) -> bool:
     """The chunk that only our asking caused: usage and no choices. The others get no trace of the asking either."""
-    if get(chunk, "usage") is not None:
-        return not get(chunk, "choices")
-    fields = getattr(chunk, "model_fields_set", None)
-    if fields is not None:
-        fields.discard("usage")
+    if fields_of(chunk).get("usage") is not None:
+        return not fields_of(chunk).get("choices")
+    given = getattr(chunk, "model_fields_set", None)
+    if given is not None:
+        given.discard("usage")
     return False
 
 
@@ -380,7 +399,7 @@ OPENAI = Provider(
             semconv.TEXT_COMPLETION,
             _request,
             _chat_response,
-            _chat_chunk,
+            _completion_chunk,
             content=("prompt", "suffix"),
             ask=_ask,
             hide=_hide,
