@@ -1,0 +1,163 @@
+"""A real Prometheus on loopback over hours of metrics that were made in seconds.
+
+The real SDK and exporter run at simulated times; what they expose is kept with its timestamps, written as OpenMetrics,
+made into blocks by promtool, and served by a Prometheus that scrapes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from prometheus_client import CollectorRegistry
+
+Labels = tuple[tuple[str, str], ...]
+
+
+def binary(name: str) -> str:
+    """The path of a server or tool; without it the test skips, but fails in CI."""
+    found = shutil.which(name)
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{name} is not installed")
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+class History:
+    """Samples of many series, as scrapes at given times would have found them."""
+
+    def __init__(self) -> None:
+        self._families: dict[str, tuple[str, dict[tuple[str, Labels], list[tuple[int, float]]]]] = {}
+
+    @property
+    def names(self) -> set[str]:
+        """Names of all samples: what may stand in a query."""
+        return {name for _, series in self._families.values() for name, _ in series}
+
+    def add(self, family: str, kind: str, name: str, labels: dict[str, str], at: int, value: float) -> None:
+        series = self._families.setdefault(family, (kind, {}))[1]
+        series.setdefault((name, tuple(sorted(labels.items()))), []).append((at, value))
+
+    def scrape(self, registry: CollectorRegistry, at: int, **target: str) -> None:
+        """Keep what the registry exposes now as of `at` (unix seconds), under the labels of a scrape target."""
+        for family in registry.collect():
+            for sample in family.samples:
+                self.add(family.name, family.type, sample.name, {**sample.labels, **target}, at, sample.value)
+
+    def write(self, path: Path) -> None:
+        def quoted(value: str) -> str:
+            return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+        with path.open("w", encoding="utf-8") as out:
+            for family, (kind, series) in self._families.items():
+                out.write(f"# TYPE {family} {kind}\n")
+                for (name, labels), points in series.items():
+                    head = name + "{" + ",".join(f'{key}="{quoted(value)}"' for key, value in labels) + "} "
+                    out.writelines(f"{head}{value!r} {at}\n" for at, value in points)
+            out.write("# EOF\n")
+
+
+class Prometheus:
+    """The HTTP API of a running server."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+
+    def get(self, path: str, **parameters: str | float) -> Any:
+        query = urllib.parse.urlencode(parameters)
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=30) as response:
+                answer = json.load(response)
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{parameters}: {error.read().decode()}") from None
+        return answer["data"]
+
+    def query(self, expr: str, at: float) -> list[dict[str, Any]]:
+        """The vector that `expr` gives at an instant."""
+        found: list[dict[str, Any]] = self.get("query", query=expr, time=at)["result"]
+        return found
+
+    def value(self, expr: str, at: float) -> float:
+        """The one number that `expr` gives at an instant."""
+        (sample,) = self.query(expr, at)
+        return float(sample["value"][1])
+
+    def until(self, expr: str, seconds: float = 30) -> float:
+        """The number that `expr` gives now, as soon as it gives one."""
+        deadline = time.monotonic() + seconds
+        while not (found := self.query(expr, time.time())):
+            assert time.monotonic() < deadline, f"{expr} stayed empty for {seconds} s"
+            time.sleep(0.1)
+        return float(found[0]["value"][1])
+
+    def range(self, expr: str, start: float, end: float, step: float = 60) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.get("query_range", query=expr, start=start, end=end, step=step)["result"]
+        return found
+
+
+def load(history: History, data: Path) -> None:
+    """Add the history to a data directory, as blocks."""
+    data.mkdir(exist_ok=True)
+    file = data.with_suffix(".openmetrics")
+    history.write(file)
+    subprocess.run(
+        [binary("promtool"), "tsdb", "create-blocks-from", "openmetrics", "--quiet", str(file), str(data)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    file.unlink()
+
+
+@contextlib.contextmanager
+def serve(data: Path, config: Path | None = None) -> Iterator[Prometheus]:
+    """A Prometheus over the data directory, on a free port; it scrapes nothing unless `config` says so."""
+    data.mkdir(exist_ok=True)
+    if config is None:
+        config = data.parent / "prometheus.yml"
+        config.write_text("global: {}\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = data.parent / "prometheus.log"
+    with log.open("w") as out:
+        server = subprocess.Popen(
+            [
+                binary("prometheus"),
+                f"--config.file={config}",
+                f"--storage.tsdb.path={data}",
+                "--storage.tsdb.retention.time=100y",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=1).close()
+                break
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"Prometheus did not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.05)
+        yield Prometheus(port)
+    finally:
+        server.terminate()
+        server.wait(30)
