@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich.console import Group
-from rich.markup import escape
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -117,13 +117,11 @@ def session_line(cost: Decimal, calls: int, tokens: int) -> Text:
     >>> session_line(Decimal("2.45"), 12, 15_230).plain
     'Session: $2.45 | Calls: 12 | Tokens: 15.2k'
     """
-    return Text(" | ", style="dim").join(
-        [
-            Text("Session: ").append(format_usd(cost), style="bold"),
-            Text("Calls: ").append(str(calls), style="bold"),
-            Text("Tokens: ").append(format_tokens(tokens), style="bold"),
-        ]
-    )
+    bar = (" | ", "dim")
+    return Text.assemble(
+        "Session: ", (format_usd(cost), "bold"), bar, "Calls: ", (str(calls), "bold"), bar,
+        "Tokens: ", (format_tokens(tokens), "bold"),
+    )  # fmt: skip
 
 
 def summary_view(summary: Summary) -> RenderableType:
@@ -176,15 +174,19 @@ def _notes(summary: Summary) -> Iterable[RenderableType]:
     if (latency := efficiency["latency"]) is not None:
         ratios.append(f"{latency:.2f} s a call")
     if ratios:
-        yield Text(" · ".join(ratios), style="dim")
+        yield _note(Text(" · ".join(ratios), style="dim"))
     if estimated := summary["statuses"].get("estimated"):
-        yield Text(f"{_calls(estimated)} estimated: the provider did not say all of the usage", style="yellow")
+        yield _note(Text(f"{_calls(estimated)} estimated: the provider did not say all of the usage", style="yellow"))
     for line in summary["unpriced"]:
         what = "priced in part only" if line["status"] == "partial" else "not priced"
-        yield Text.from_markup(
-            f"[yellow]{_calls(line['calls'])} {what}:[/] "
-            f"{escape(line['provider'])}/{escape(line['model'])} [dim]({line['status']})[/]"
+        model = f"{line['provider']}/{line['model']}"
+        yield _note(
+            Text.assemble((f"{_calls(line['calls'])} {what}: ", "yellow"), model, (f" ({line['status']})", "dim"))
         )
+
+
+def _note(text: Text) -> RenderableType:
+    return Padding(text, (0, 0, 0, 1))  # as far in as the table
 
 
 def _calls(count: int) -> str:

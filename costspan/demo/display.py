@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Self
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from costspan.render import UNKNOWN, budget_bar, format_tokens, money, session_line, summary_view
+from costspan.render import UNKNOWN, budget_bar, format_tokens, format_usd, money, session_line, summary_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +83,7 @@ class Stage:
 
     def _frame(self) -> RenderableType:
         # The newest calls where the terminal is too low for all of them: title, heading, speech and footer stay.
-        room = max(3, self._console.height - SPEECH_LINES - 12)
+        room = max(3, self._console.height - SPEECH_LINES - 14)
         return Group(
             _title(),
             calls_table(self._session.calls[-room:], self._pending()),
@@ -104,7 +105,7 @@ class Stage:
             return Text("\n" * SPEECH_LINES)
         talk = Text(f"{self._speaking.ask}\n", style="dim").append(self._speech, style="default")
         lines = talk.wrap(self._console, min(self._console.width, PICTURE_WIDTH))[-SPEECH_LINES:]
-        return Group(*lines, *[Text()] * (SPEECH_LINES + 1 - len(lines)))
+        return Group(*map(_indented, lines), *[Text()] * (SPEECH_LINES + 1 - len(lines)))
 
 
 def calls_table(calls: list[Call], pending: tuple[RenderableType, ...] | None = None) -> Table:
@@ -124,38 +125,44 @@ def calls_table(calls: list[Call], pending: tuple[RenderableType, ...] | None = 
 
 def _row(call: Call) -> tuple[RenderableType, ...]:
     name = Text(call.turn.persona.name)
-    if call.refusal is not None:
-        model = Text(call.turn.persona.model, style="strike dim")
-        return (name, model, UNKNOWN, UNKNOWN, UNKNOWN, Text("refused", style="bold red"))
     model = Text(f"{call.provider}/", style=COLOURS.get(call.provider, "cyan")).append(call.model, style="default")
+    if call.refusal is not None:
+        return (name, model, UNKNOWN, UNKNOWN, UNKNOWN, Text("refused", style="bold red"))
     counts = (call.input, call.cached, call.output)
     cells = (Text(format_tokens(count) if count else UNKNOWN) for count in counts)
     return (name, model, *cells, money(call.cost, per="message"))
 
 
 def _title() -> RenderableType:
-    return Text(TITLE, style="bold").append(f"  {SUBTITLE}", style="dim not bold")
+    return _indented(Text.assemble((TITLE, "bold"), (f"  {SUBTITLE}", "dim")))
 
 
 def _footer(session: Session) -> list[RenderableType]:
+    totals, budget = session.totals, session.budget
     lines: list[RenderableType] = [
-        session_line(session.totals.cost, session.totals.calls, session.totals.tokens),
-        budget_bar(f"budget {session.budget.name!r}", session.totals.cost, session.budget.limit),
+        session_line(totals.cost, totals.calls, totals.tokens),
+        budget_bar(f"budget {budget.name!r}", totals.cost, budget.limit),
+        *(Text(alert, style="yellow") for alert in session.alerts[-1:]),
     ]
-    if session.alerts:
-        lines.append(Text(session.alerts[-1], style="yellow"))
     if (refusal := session.refusal) is not None:
-        asked = Text("the call may cost ", style="red").append(money(refusal.asked).plain, style="bold red")
-        left = money(refusal.limit - refusal.spent - refusal.held).plain
+        left = format_usd(refusal.limit - refusal.spent - refusal.held)
         lines.append(
-            Text("refused before it was sent: ", style="bold red") + asked + Text(f", {left} left", style="red")
+            Text.assemble(
+                ("refused before it was sent: ", "bold red"),
+                (f"the call may cost {format_usd(refusal.asked)}, and {left} is left", "red"),
+            )
         )
-    return lines
+    return [_indented(line) for line in lines]
+
+
+def _indented(line: RenderableType) -> RenderableType:
+    # As far as the tables are.
+    return Padding(line, (0, 0, 0, 1))
 
 
 def picture(session: Session, summary: Summary) -> RenderableType:
     """All of it, as it stands at the end."""
-    return Group(_title(), calls_table(session.calls), *_footer(session), Text(), summary_view(summary))
+    return Group(_title(), calls_table(session.calls), *_footer(session), summary_view(summary))
 
 
 _THEME = TerminalTheme(

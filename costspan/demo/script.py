@@ -48,11 +48,12 @@ def _usage() -> str:
     lines = ["day feature calls input cached output"]
     for day in range(1, 32):
         wobble = day * 37 % 11
-        lines.append(
-            f"10-{day:02} digest {412 + wobble % 3} {5290 + 7 * wobble} {4710 - 9 * wobble if day < 12 else 0} 81"
-        )
-        size = 890 + 13 * wobble
-        lines.append(f"10-{day:02} chat {2210 + 31 * wobble} {size if day < 15 else size * 12 // 5} {size // 3} 240")
+        rows = {
+            "digest": (412 + wobble % 3, 5290 + 7 * wobble, 4710 - 9 * wobble if day < 12 else 0, 81),
+            "chat": (2210 + 31 * wobble, (890 + 13 * wobble) * (5 if day < 15 else 12) // 5, 310 + wobble, 240),
+            "advice": (980 + 17 * wobble, 640 + 5 * wobble, 420 + 3 * wobble, 96),
+        }
+        lines += [f"10-{day:02} {feature} " + " ".join(map(str, counts)) for feature, counts in rows.items()]
     return "\n".join(lines)
 
 
@@ -61,9 +62,10 @@ You take part in a working session at Larkspur, an online bookshop. In October i
 while orders rose by four per cent. Find the cause, propose the repair, and say how we would have noticed sooner.
 Rules of the house: one idea a turn, name the evidence, at most ninety words, no figures that are not in this briefing.
 
-Two features make up nine tenths of the usage. "digest" runs every night at 02:10 UTC and writes one paragraph of news
+Three features make up nine tenths of the usage. "digest" runs every night at 02:10 UTC and writes one paragraph of news
 for each publisher, with the whole catalogue in front of every call. "chat" answers customers, with the history of the
-conversation and the pages of the handbook that fit the question. "search" reranks results, and has no usage log yet.
+conversation and the pages of the handbook that fit the question. "advice" writes one line under a book, saying why it
+may please this reader. A fourth one, "search", reranks results, and has no usage log yet.
 
 Changes in October: on the 12th, prompt version 14 of digest puts the current time into the first line, so that the
 model knows what today is. On the 15th, chat keeps thirty messages of history instead of eight. On the 21st, search

@@ -59,7 +59,8 @@ class _Spans(SpanProcessor):
         """The attributes of the model call that ended since the last time; empty if there was none."""
         ended, self._ended = self._ended, []
         calls = (dict(span.attributes or {}) for span in ended)
-        return next((attributes for attributes in calls if "costspan.cost.status" in attributes), {})
+        handled = {"costspan.cost.status", "costspan.budget.status"}
+        return next((attributes for attributes in calls if handled & attributes.keys()), {})
 
 
 class _Alerts(logging.Handler):
@@ -81,7 +82,7 @@ class Session:
         self.name = f"demo-{uuid.uuid4().hex[:8]}"
         self.budget = costspan.Budget(
             "session",
-            Decimal("0.15"),
+            Decimal("0.05"),
             scope={"conversation": self.name},
             period="day",
             thresholds=(50, 80),

@@ -9,13 +9,12 @@ import math
 import socket
 from typing import TYPE_CHECKING, Any
 
+import anthropic
+import openai
 import pytest
+from google import genai
 
 from costspan.demo.provider import Answer, Block, DemoProvider, PromptCache, tokens
-
-openai = pytest.importorskip("openai")
-anthropic = pytest.importorskip("anthropic")
-genai = pytest.importorskip("google.genai")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,12 +175,13 @@ def message(ttl: str | None = None, said: str = "ping") -> dict[str, Any]:
 
 def counts(usage: Any) -> tuple[int, int, int, int]:
     """(input, read, written for 5 minutes, written for an hour)."""
-    written = usage.cache_creation
+    all_of_it = usage.model_dump()
+    written = all_of_it["cache_creation"]
     return (
-        usage.input_tokens,
-        usage.cache_read_input_tokens,
-        written.ephemeral_5m_input_tokens if written else 0,
-        written.ephemeral_1h_input_tokens if written else 0,
+        all_of_it["input_tokens"],
+        all_of_it["cache_read_input_tokens"],
+        written["ephemeral_5m_input_tokens"],
+        written["ephemeral_1h_input_tokens"],
     )
 
 
