@@ -5,13 +5,15 @@ from __future__ import annotations
 from math import gcd
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from costspan_pricing.cost import PICO, Cost, CostLine
+from costspan_pricing.cost import PICO, PLAIN, Cost, CostLine, Note, composed
 from costspan_pricing.meters import INPUT_SIDE, METERS, Meter
+from costspan_pricing.usage import HOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from decimal import Decimal
 
+    from costspan_pricing.cost import Status
     from costspan_pricing.usage import Usage
 
 
@@ -26,18 +28,18 @@ class Rate(NamedTuple):
 class Sheet:
     """The rates that hold for one call: of one period, service tier, region and context tier.
 
-    ``whole`` is the fast table: component and picodollars per step. The few rates that are not whole picodollars
-    (dollars per hour of audio) are only in ``rates``.
+    The slots named like meters are their picodollars per token, for the hot path; ``None`` where there is no rate, or
+    one that is no whole number.
     """
 
-    __slots__ = ("card", "rates", "whole")
+    __slots__ = ("cache_read", "cache_write_5m", "card", "input", "output", "output_reasoning", "rates")
 
     def __init__(self, card: RateCard, rates: Mapping[str, Rate]) -> None:
         self.card = card
         self.rates = dict(rates)
-        self.whole = {
-            meter: (_meter(meter).component, rate.numerator) for meter, rate in rates.items() if rate.denominator == 1
-        }
+        self.input, self.cache_read, self.cache_write_5m, self.output, self.output_reasoning = (
+            rates[meter].numerator if meter in rates and rates[meter].denominator == 1 else None for meter in HOT
+        )
 
     def pico(self, meter: str, quantity: int) -> int | None:
         """The price of a quantity: multiplied first, divided once, half-even. ``None`` without a rate."""
@@ -86,7 +88,7 @@ class RateCard:
     one asked, and then ``flags`` holds ``tier_unpriced``).
     """
 
-    __slots__ = ("_base", "_long", "_over", "book", "flags", "free", "layer", "model", "provider", "source", "tier")
+    __slots__ = ("_base", "_long", "_over", "_unusual", "book", "flags", "free", "layer", "model", "provider", "source", "tier")
 
     def __init__(
         self,
@@ -113,49 +115,60 @@ class RateCard:
         self.source = source
         self._base = Sheet(self, rates)
         self._long = tuple((limit, Sheet(self, tiered)) for limit, tiered in sorted(context_tiers, reverse=True))
-        # No prompt is longer than the whole call, so a call of fewer tokens than this needs no further look.
         self._over: int | None = self._long[-1][0] if self._long else None
+        self._unusual = free or bool(flags)
 
     def cost(self, usage: Usage) -> Cost:
         """The exact price of a usage. An empty usage costs 0; whether that is the truth, the caller knows."""
-        quantities = usage._quantities  # noqa: SLF001
+        if usage._rest or usage._inconsistent or self._unusual:
+            return self._by_line(usage)
         sheet = self._base
-        if self._over is not None and sum(quantities.values()) > self._over:
-            sheet = self._sheet(quantities)
-        whole = sheet.whole
-        components: dict[str, int] = {}
+        over = self._over
+        if over is not None and usage._input + usage._cache_read + usage._cache_write_5m > over:
+            sheet = self._sheet(usage)
+        cost = Cost()
+        cost._input = cost._output = cost._cache_read = cost._cache_write = cost._other = None
         total = 0
         try:
-            for meter in quantities:
-                component, rate = whole[meter]
-                pico = quantities[meter] * rate
+            if quantity := usage._input:
+                total = cost._input = quantity * sheet.input  # type: ignore[operator]  # None raises, see below
+            if quantity := usage._cache_read:
+                cost._cache_read = pico = quantity * sheet.cache_read  # type: ignore[operator]
                 total += pico
-                if component in components:
-                    pico += components[component]
-                components[component] = pico
-        except KeyError:
-            return self._odd(usage, sheet)
-        if self.flags or self.free or usage._inconsistent:  # noqa: SLF001
-            return self._odd(usage, sheet)
-        return Cost(total, "priced", (), components, quantities, sheet)
+            if quantity := usage._cache_write_5m:
+                cost._cache_write = pico = quantity * sheet.cache_write_5m  # type: ignore[operator]
+                total += pico
+            if quantity := usage._output:
+                cost._output = pico = quantity * sheet.output  # type: ignore[operator]
+                total += pico
+            if quantity := usage._output_reasoning:
+                pico = quantity * sheet.output_reasoning  # type: ignore[operator]
+                cost._output = (cost._output or 0) + pico
+                total += pico
+        except TypeError:
+            return self._by_line(usage)
+        cost._total = total
+        cost._usage = usage
+        cost._sheet = sheet
+        cost._note = PLAIN
+        return cost
 
     def rate(self, meter: str) -> Decimal | None:
         """USD per ``METERS[meter].per`` units for a short prompt, or ``None``."""
-        return self._base._line(meter, 0).rate  # noqa: SLF001
+        return self._base._line(meter, 0).rate
 
-    def _sheet(self, quantities: Mapping[str, int]) -> Sheet:
-        prompt = sum(quantity for meter, quantity in quantities.items() if _meter(meter).component in INPUT_SIDE)
-        for limit, sheet in self._long:
-            if prompt > limit:
-                return sheet
-        return self._base
+    def _sheet(self, usage: Usage) -> Sheet:
+        if not self._long:
+            return self._base
+        prompt = sum(n for meter, n in usage.quantities.items() if _meter(meter).component in INPUT_SIDE)
+        return next((sheet for limit, sheet in self._long if prompt > limit), self._base)
 
-    def _odd(self, usage: Usage, sheet: Sheet) -> Cost:
-        """The same sum with everything that is rare: fractions of a picodollar, missing rates, free models, flags."""
+    def _by_line(self, usage: Usage) -> Cost:
+        """Any usage at all: other meters, fractions of a picodollar, missing rates, free models, flags."""
+        sheet = self._sheet(usage)
         components: dict[str, int] = {}
         missing: list[str] = []
-        quantities = usage._quantities  # noqa: SLF001
-        for meter, quantity in quantities.items():
+        for meter, quantity in usage.quantities.items():
             pico = sheet.pico(meter, quantity)
             if pico is None:
                 missing.append(f"unpriced:{meter}")
@@ -163,11 +176,13 @@ class RateCard:
                 component = _meter(meter).component
                 components[component] = components.get(component, 0) + pico
         flags = (*self.flags, *(("inconsistent",) if usage.inconsistent else ()), *missing)
+        total: int | None = sum(components.values())
         if missing:
-            total = sum(components.values()) if components else None
-            return Cost(total, "partial", flags, components, quantities, sheet)
-        status = "free" if self.free else "estimated" if "tier_unpriced" in flags else "priced"
-        return Cost(sum(components.values()), status, flags, components, quantities, sheet)
+            status: Status = "partial"
+            total = total if components else None
+        else:
+            status = "free" if self.free else "estimated" if self.flags else "priced"
+        return composed(total, components, Note(status, flags), usage, sheet)
 
     def __repr__(self) -> str:
         return f"<RateCard {self.provider}/{self.model} {self.tier} ({self.layer} {self.book})>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -10,6 +9,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from costspan_pricing.card import Sheet
+    from costspan_pricing.usage import Usage
 
 PICO: Final = 10**12
 """Picodollars in a US dollar. $1 per million tokens is 1,000,000 picodollars a token."""
@@ -33,6 +33,19 @@ class CostLine(NamedTuple):
     pico: int | None
 
 
+class Note(NamedTuple):
+    """What is unusual about a cost; `PLAIN` when nothing is."""
+
+    status: Status
+    flags: tuple[str, ...] = ()
+    source: Literal["local", "provider"] = "local"
+    parts: tuple[Cost, ...] = ()
+    local: Cost | None = None
+
+
+PLAIN: Final = Note("priced")
+
+
 class Cost:
     """What a call, or several together, cost. Immutable; ``+`` adds.
 
@@ -54,42 +67,24 @@ class Cost:
     rates for the service tier, standard ones were used) and ``unpriced:<meter>``.
     """
 
-    __slots__ = ("_components", "_flags", "_local", "_parts", "_sheet", "_source", "_status", "_total", "_usage")
+    # One slot a component, None where it was not used, and everything unusual behind one more: this object is made on
+    # every call, and each slot is paid for there.
+    __slots__ = ("_cache_read", "_cache_write", "_input", "_note", "_other", "_output", "_sheet", "_total", "_usage")
 
     _total: int | None
-    _status: Status
-    _flags: tuple[str, ...]
-    _source: Literal["local", "provider"]
-    _components: dict[str, int]
-    _usage: dict[str, int] | None
+    _input: int | None
+    _output: int | None
+    _cache_read: int | None
+    _cache_write: int | None
+    _other: int | None
+    _usage: Usage | None
     _sheet: Sheet | None
-    _parts: tuple[Cost, ...]
-    _local: Cost | None
-
-    def __init__(  # filled slot by slot: this runs once per call that is priced
-        self,
-        total: int | None,
-        status: Status,
-        flags: tuple[str, ...],
-        components: dict[str, int],
-        usage: dict[str, int] | None = None,
-        sheet: Sheet | None = None,
-    ) -> None:
-        """Not for users: a `RateCard` makes costs, `unpriced` and `reported` the ones without a card."""
-        self._total = total
-        self._status = status
-        self._flags = flags
-        self._components = components
-        self._usage = usage
-        self._sheet = sheet
-        self._source = "local"
-        self._parts = ()
-        self._local = None
+    _note: Note
 
     @classmethod
     def unpriced(cls, status: Literal["unknown_model", "unknown_provider", "no_usage", "invalid_usage"]) -> Cost:
         """A cost without a figure, for the reason given."""
-        return cls(None, status, (), {})
+        return composed(None, {}, Note(status))
 
     @classmethod
     def reported(cls, usd: float | Decimal | str, local: Cost | None = None) -> Cost:
@@ -107,12 +102,9 @@ class Cost:
             pico = None
         if pico is None:
             raise ValueError(f"a reported cost must be a number of USD that is not negative, not {usd!r}")
-        cost = cls(pico, "priced", local.flags if local else (), {"other": pico} if pico else {})
-        if local is not None and local._total == pico:
-            cost._components = local._components
-        cost._source = "provider"
-        cost._local = local
-        return cost
+        components = local.components if local is not None and local._total == pico else {"other": pico}
+        flags = local.flags if local is not None else ()
+        return composed(pico, components, Note("priced", flags, "provider", local=local))
 
     @property
     def total(self) -> int | None:
@@ -122,27 +114,38 @@ class Cost:
     @property
     def status(self) -> Status:
         """What the figure is worth."""
-        return self._status
+        return self._note.status
 
     @property
     def flags(self) -> tuple[str, ...]:
         """What to know about the figure beyond its status."""
-        return self._flags
+        return self._note.flags
 
     @property
     def components(self) -> Mapping[str, int]:
         """Picodollars by component (input, output, cache_read, cache_write, other); only those that were used."""
-        return MappingProxyType(self._components)
+        used: dict[str, int] = {}
+        if self._input is not None:
+            used["input"] = self._input
+        if self._output is not None:
+            used["output"] = self._output
+        if self._cache_read is not None:
+            used["cache_read"] = self._cache_read
+        if self._cache_write is not None:
+            used["cache_write"] = self._cache_write
+        if self._other is not None:
+            used["other"] = self._other
+        return used
 
     @property
     def source(self) -> Literal["local", "provider"]:
         """Who computed the figure: the price book, or the provider."""
-        return self._source
+        return self._note.source
 
     @property
     def local(self) -> Cost | None:
         """The book's own cost, where the provider's figure stands in for it."""
-        return self._local
+        return self._note.local
 
     @property
     def usd(self) -> Decimal | None:
@@ -157,12 +160,12 @@ class Cost:
     @property
     def lines(self) -> tuple[CostLine, ...]:
         """Every meter with its quantity, rate and amount, in the order of the registry. Computed when asked."""
-        if parts := self._parts:
+        if parts := self._note.parts:
             return tuple(line for part in parts for line in part.lines)
         if (local := self.local) is not None:
             return local.lines
         sheet = self._sheet
-        return sheet.lines(self._usage or {}) if sheet is not None else ()
+        return sheet.lines(self._usage.quantities) if sheet is not None and self._usage is not None else ()
 
     @property
     def cache_savings(self) -> int:
@@ -199,52 +202,70 @@ class Cost:
         if not isinstance(other, Cost):
             return NotImplemented
         totals = [cost._total for cost in (self, other) if cost._total is not None]
-        components = dict(self._components)
-        for component, pico in other._components.items():
+        components = dict(self.components)
+        for component, pico in other.components.items():
             components[component] = components.get(component, 0) + pico
-        added = Cost(
-            sum(totals) if totals else None,
-            _joint(self._status, other._status, len(totals)),
-            tuple(dict.fromkeys(self._flags + other._flags)),
-            components,
+        note = Note(
+            _joint(self.status, other.status, len(totals)),
+            tuple(dict.fromkeys(self.flags + other.flags)),
+            "provider" if self.source == other.source == "provider" else "local",
+            parts=(*(self._note.parts or (self,)), *(other._note.parts or (other,))),
         )
-        added._parts = (*(self._parts or (self,)), *(other._parts or (other,)))
-        if self.source == other.source == "provider":
-            added._source = "provider"
-        return added
+        return composed(sum(totals) if totals else None, components, note)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Cost):
             return NotImplemented
-        return (self._total, self._status, self._flags, self.lines) == (
+        return (self._total, self.status, self.flags, self.lines) == (
             other._total,
-            other._status,
-            other._flags,
+            other.status,
+            other.flags,
             other.lines,
         )
 
     def __hash__(self) -> int:
-        return hash((self._total, self._status, self._flags))
+        return hash((self._total, self.status, self.flags))
 
     def __repr__(self) -> str:
         amount = "no figure" if self._total is None else f"${self.usd:f}"
-        return f"<Cost {amount} {self._status}{''.join(' ' + flag for flag in self._flags)}>"
+        return f"<Cost {amount} {self.status}{''.join(' ' + flag for flag in self.flags)}>"
 
     def _against_input(self, component: str) -> int:
-        if parts := self._parts:
+        if parts := self._note.parts:
             return sum(part._against_input(component) for part in parts)
         if (local := self.local) is not None:
             return local._against_input(component)
-        if self._sheet is None or component not in self._components:
+        if self._sheet is None or self._usage is None:
             return 0
-        return self._sheet.against_input(self._usage or {}, component)
+        return self._sheet.against_input(self._usage.quantities, component)
 
     def _first(self, field: str) -> str:
-        if parts := self._parts:
+        if parts := self._note.parts:
             return next((value for part in parts if (value := part._first(field))), "")
         if (local := self.local) is not None:
             return local._first(field)
         return str(getattr(self._sheet.card, field)) if self._sheet is not None else ""
+
+
+def composed(
+    total: int | None,
+    components: Mapping[str, int],
+    note: Note,
+    usage: Usage | None = None,
+    sheet: Sheet | None = None,
+) -> Cost:
+    """A cost from its parts, for everything but the hot path of `RateCard.cost`."""
+    cost = Cost()
+    cost._total = total
+    cost._input = components.get("input")
+    cost._output = components.get("output")
+    cost._cache_read = components.get("cache_read")
+    cost._cache_write = components.get("cache_write")
+    cost._other = components.get("other")
+    cost._usage = usage
+    cost._sheet = sheet
+    cost._note = note
+    return cost
 
 
 def _joint(one: Status, other: Status, figures: int) -> Status:
