@@ -76,10 +76,13 @@ def to_date(record: str) -> str:
     return f"sum({record}{{{FILTER}}}) or sum(increase(costspan_cost_USD_total{{{FILTER}}}[$__range]))"
 
 
-def calls(status: str) -> str:
-    """Calls in the range with a status. The first call makes the series, which increase() alone would not count."""
-    series = f"costspan_calls_total{{{FILTER}, {STATUS}{status}}}"
+def count(series: str) -> str:
+    """What a counter gained in the range. Its first event makes the series, which increase() alone would not count."""
     return f"sum(increase({series}[$__range]) > 0 or ({series} unless {series} offset $__range))"
+
+
+def calls(status: str) -> str:
+    return count(f"costspan_calls_total{{{FILTER}, {STATUS}{status}}}")
 
 
 def quantile(q: float, histogram: str) -> str:
@@ -133,6 +136,8 @@ def bars(title: str, description: str, unit: str, expr: str, label: str, width: 
         .value_mode(common_models.BarGaugeValueMode.TEXT)
         .name_placement(common_models.BarGaugeNamePlacement.LEFT)
         .show_unfilled(False)
+        # Left to itself, Grafana writes few bars in letters so large that their names are cut.
+        .text(common.VizTextDisplayOptions().title_size(13).value_size(16))
         .color_scheme(fixed(BLUE))
         .height(height)
         .span(width)
@@ -147,7 +152,14 @@ def spend_by(title: str, what: str, label: str, no_value: str) -> bargauge.Panel
     )
 
 
-def graph(title: str, description: str, unit: str, width: int, calcs: list[str]) -> timeseries.Panel:
+def graph(
+    title: str,
+    description: str,
+    unit: str,
+    width: int,
+    calcs: list[str],
+    legend: common_models.LegendPlacement = common_models.LegendPlacement.BOTTOM,
+) -> timeseries.Panel:
     return (
         timeseries.Panel()
         .title(title)
@@ -163,7 +175,7 @@ def graph(title: str, description: str, unit: str, width: int, calcs: list[str])
             common.VizLegendOptions()
             .show_legend(True)
             .display_mode(common_models.LegendDisplayMode.TABLE)
-            .placement(common_models.LegendPlacement.BOTTOM)
+            .placement(legend)
             .calcs(calcs)
         )
         .tooltip(
@@ -188,6 +200,7 @@ def filter_link(title: str, variable: str, label: str) -> dashboard.DashboardLin
 
 
 def top() -> list[Builder[models.Panel]]:
+    refused = 'costspan_budget_decisions_total{job=~"$job", decision="refused"}'
     unpriced, with_usage = calls(f'=~"{UNPRICED}"'), calls('!="no_usage"')
     share = f"({unpriced} or vector(0)) / ({with_usage} > 0)"
     by_budget = "costspan_budget_name, costspan_budget_period"
@@ -197,7 +210,7 @@ def top() -> list[Builder[models.Panel]]:
             f"Since midnight UTC, as the budgets count. {EXACT}",
             units.Dollars,
             to_date("costspan:cost_USD:today"),
-            5,
+            4,
         )
         .time_from("now/d")
         .hide_time_override(True)
@@ -209,7 +222,7 @@ def top() -> list[Builder[models.Panel]]:
             f"Since the first of the month, midnight UTC, as the budgets count. {EXACT}",
             units.Dollars,
             to_date("costspan:cost_USD:month_to_date"),
-            5,
+            4,
         )
         .time_from("now/M")
         .hide_time_override(True)
@@ -222,7 +235,7 @@ def top() -> list[Builder[models.Panel]]:
             units.PercentUnit,
             f'sort_desc(max by ({by_budget}) (costspan_budget_utilization_ratio{{job=~"$job"}}))',
             "costspan_budget_name}} · {{costspan_budget_period",
-            9,
+            10,
             5,
         )
         .max(1)
@@ -238,11 +251,22 @@ def top() -> list[Builder[models.Panel]]:
             f"{ESTIMATE}",
             units.PercentUnit,
             share,
-            5,
+            3,
         )
         .decimals(1)
         .thresholds(steps((None, GREEN), (0.0001, ORANGE), (0.05, RED)))
         .no_value("no calls"),
+        figure(
+            "Refused calls",
+            "Calls over the time range that a budget with the policy block refused. Such a budget stops short of its "
+            f"limit, so it may refuse below 100 %. Filtered by job alone. {ESTIMATE}",
+            units.Short,
+            f"{count(refused)} or vector(0)",
+            3,
+        )
+        .decimals(0)
+        .thresholds(steps((None, GREEN), (1, ORANGE)))
+        .no_value("none"),
     ]
 
 
@@ -256,6 +280,7 @@ def spend() -> list[Builder[models.Panel]]:
                 units.Dollars,
                 24,
                 ["mean", "max", "lastNotNull"],
+                common_models.LegendPlacement.RIGHT,
             )
         )
         .decimals(2)
@@ -324,7 +349,8 @@ def calls_and_caching() -> list[Builder[models.Panel]]:
                 query(f"({saved} or vector(0)) - ({premium} or vector(0))", "Net", ref="C", instant=True),
             ]
         )
-        .orientation(common_models.VizOrientation.VERTICAL)
+        .orientation(common_models.VizOrientation.HORIZONTAL)
+        .text(common.VizTextDisplayOptions().title_size(16).value_size(32))
         .text_mode(common_models.BigValueTextMode.VALUE_AND_NAME)
         .decimals(2)
         .color_scheme(fixed(GREEN))

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from costspan_processor.budgets import Store
 
 BUDGETS: Final = (
-    Budget("company", Decimal(200), period="month"),
-    Budget("search", Decimal(30), scope={"team": "search"}, period="day"),
-    Budget("support", Decimal(40), scope={"team": "support"}, period="day"),
+    Budget("company", Decimal(300), period="month"),
+    Budget("search", Decimal(65), scope={"team": "search"}, period="day"),
+    Budget("support", Decimal(64), scope={"team": "support"}, period="day"),
     Budget("experiments", Decimal("0.0001"), scope={"feature": "experiment"}, period="day", policy="block"),
 )
 
@@ -68,7 +68,7 @@ TRAFFIC: Final = (
     Traffic("gcp.gemini", "gemini-2.5-flash", 2, 1900, 260, None, None, "generate_content", seconds=0.8),
     Traffic("openai", "gpt-7-preview", 0.1, 1200, 300, "data", "prototype"),
     # Its budget has no room for one call: each is refused.
-    Traffic("openai", "gpt-4o", 0.5, 1200, 300, "data", "experiment"),
+    Traffic("openai", "gpt-4o", 0.3, 1200, 300, "data", "experiment"),
 )
 
 
