@@ -130,6 +130,11 @@ def fields_of(source: Any) -> dict[str, Any]:
     return source if isinstance(source, dict) else getattr(source, "__dict__", _NO_FIELDS)
 
 
+def undeclared(source: Any) -> dict[str, Any]:
+    """What the answer has beside the SDK's declared fields; the whole dict of a raw one."""
+    return source if isinstance(source, dict) else getattr(source, "__pydantic_extra__", None) or _NO_FIELDS
+
+
 _NO_FIELDS: dict[str, Any] = {}
 
 

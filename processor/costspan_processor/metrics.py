@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.metrics import Meter, MeterProvider
 
-    from costspan_processor.dialects import Reading
+    from costspan_pricing import Usage
+    from costspan_processor.dialects import Kind
     from costspan_processor.enrich import Priced
 
 Generation = Literal["current", "next", "off"]
@@ -161,12 +162,14 @@ class Table:
         max_values: int = 200,
         max_series: int = 1900,
         version: str | None = None,
+        before_collection: Callable[[], None] | None = None,
     ) -> None:
+        self._before_collection = before_collection
         self.dimensions: Final = dimensions
         self.id: Final = f"{_prefix}{next(_generations)}"
         self._lock = threading.Lock()
         self._rows: dict[tuple[object, ...], _Row] = {}
-        self._routes: dict[tuple[object, ...], Route] = {}
+        self._routes: dict[tuple[Kind, tuple[str | None, ...] | None], Route] = {}
         self._seen: dict[str, set[str]] = {}
         self._max_values = max_values
         self._series_left = {name: max_series - _SERIES_KEPT_FREE for name in ("calls", "cost", "tokens")}
@@ -181,33 +184,19 @@ class Table:
 
     # What happens on the caller's time.
 
-    def route(self, reading: Reading, dimensions: tuple[str | None, ...] | None) -> Route:
-        """Where a call of this kind is counted. `dimensions` are its values of `self.dimensions`, None if it has none."""
-        key = (
-            reading.provider,
-            reading.request_model,
-            reading.response_model,
-            reading.operation,
-            reading.server_address,
-            reading.server_port,
-            reading.error_type,
-            dimensions,
-        )
+    def route(self, kind: Kind, dimensions: tuple[str | None, ...] | None) -> Route:
+        """Where calls of a kind are counted. `dimensions` are the values of `self.dimensions`, None if there is none."""
         try:
-            return self._routes[key]
+            return self._routes[kind, dimensions]
         except KeyError:
-            return self._new_route(key, reading, dimensions)
+            return self._new_route(kind, dimensions)
 
-    def count(self, route: Route, priced: Priced, duration_ns: int | None) -> int:
-        """Count one call; returns its tokens, input and output together."""
-        status = priced.status
-        usage = priced.reading.usage
-        quantities: Iterable[tuple[str, int]] = () if usage is None else usage.quantities.items()
-        if priced.reading.parts:
-            quantities = [*quantities, *(item for _, part in priced.reading.parts for item in part.quantities.items())]
+    def count(self, route: Route, priced: Priced, duration_ns: int | None) -> None:
+        """Count one call. Its duration goes into the summary, not into a metric."""
         row = route.row
-        components = _TOKEN_COMPONENT
-        total = 0
+        status = priced.status
+        reading = priced.reading
+        usage = reading.usage
         with self._lock:
             calls = row.calls
             if status in calls:
@@ -216,27 +205,33 @@ class Table:
                 self._add("calls", row, status, 1)
             if priced.total is not None:
                 costs = row.cost
-                for component, pico in priced.components.items():
+                components = priced.components
+                for component in components:
                     if component in costs:
-                        costs[component] += pico
+                        costs[component] += components[component]
                     else:
-                        self._add("cost", row, component, pico)
-                row.saved += priced.saved
-                row.premium += priced.write_premium
-            tokens = row.tokens
-            for meter, quantity in quantities:
-                component = components[meter]
-                if component is None:
-                    continue
-                total += quantity
-                if component in tokens:
-                    tokens[component] += quantity
-                else:
-                    self._add("tokens", row, component, quantity)
+                        self._add("cost", row, component, components[component])
+                if priced.saved:
+                    row.saved += priced.saved
+                if priced.write_premium:
+                    row.premium += priced.write_premium
+            if usage is not None:
+                self._count_tokens(row, usage)
+            for _, part in reading.parts:
+                self._count_tokens(row, part)
             if duration_ns is not None:
                 row.latency_ns += duration_ns
                 row.timed += 1
-        return total
+
+    def _count_tokens(self, row: _Row, usage: Usage) -> None:
+        quantities = usage.quantities
+        tokens = row.tokens
+        for meter in quantities:
+            component = _TOKEN_COMPONENT[meter]
+            if component in tokens:
+                tokens[component] += quantities[meter]
+            elif component is not None:
+                self._add("tokens", row, component, quantities[meter])
 
     def failed(self, where: str) -> None:
         """Count an internal error of ours."""
@@ -269,22 +264,26 @@ class Table:
         """A callback for an instrument of this generation's meter: `read()` while the generation is open, then silence."""
 
         def callback(_options: CallbackOptions) -> Iterable[Observation]:
-            return () if self._closed else read()
+            if self._closed:
+                return ()
+            if self._before_collection is not None:
+                self._before_collection()
+            return read()
 
         return callback
 
     # Inside.
 
-    def _new_route(self, key: tuple[object, ...], reading: Reading, dimensions: tuple[str | None, ...] | None) -> Route:
+    def _new_route(self, kind: Kind, dimensions: tuple[str | None, ...] | None) -> Route:
         with self._lock:
             if len(self._routes) >= _ROUTES_AT_MOST:
                 # Routes are only a cache over the rows; what they hold is rebuilt with the same labels.
                 self._routes.clear()
             names = (
-                self._bounded(dialects.PROVIDER, reading.provider),
-                self._bounded(dialects.REQUEST_MODEL, reading.request_model),
-                self._bounded(dialects.RESPONSE_MODEL, reading.response_model),
-                self._bounded(dialects.OPERATION, reading.operation),
+                self._bounded(dialects.PROVIDER, kind.provider),
+                self._bounded(dialects.REQUEST_MODEL, kind.request_model),
+                self._bounded(dialects.RESPONSE_MODEL, kind.response_model),
+                self._bounded(dialects.OPERATION, kind.operation),
             )
             row = self._row(names, dimensions)
             labels: dict[str, str | int] = {
@@ -294,13 +293,13 @@ class Table:
                     (dialects.PROVIDER, names[0]),
                     (dialects.REQUEST_MODEL, names[1]),
                     (dialects.RESPONSE_MODEL, names[2]),
-                    (dialects.SERVER_ADDRESS, self._bounded(dialects.SERVER_ADDRESS, reading.server_address)),
-                    (dialects.SERVER_PORT, reading.server_port),
+                    (dialects.SERVER_ADDRESS, self._bounded(dialects.SERVER_ADDRESS, kind.server_address)),
+                    (dialects.SERVER_PORT, kind.server_port),
                 )
                 if value is not None
             }
-            route = Route(row, labels, self._bounded(dialects.ERROR_TYPE, reading.error_type))
-            self._routes[key] = route
+            route = Route(row, labels, self._bounded(dialects.ERROR_TYPE, kind.error_type))
+            self._routes[kind, dimensions] = route
             return route
 
     def _row(self, names: tuple[str | None, ...], dimensions: tuple[str | None, ...] | None) -> _Row:
@@ -511,7 +510,7 @@ class _NextMetrics:
         self, route: Route, priced: Priced, duration: float | None, first_chunk: float | None, context: Context | None
     ) -> None:
         reading = priced.reading
-        embeddings = reading.operation == "embeddings"
+        embeddings = reading.kind.operation == "embeddings"
         if duration is not None:
             (self._embeddings if embeddings else self._inference)(duration, route.duration, context)
         if embeddings:

@@ -22,7 +22,7 @@ from costspan_processor.observer import CostObserver
 from costspan_processor.span_processor import CostSpanProcessor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
@@ -55,6 +55,8 @@ _started: weakref.WeakSet[Processing] = weakref.WeakSet()
 class Processing:
     """Everything that happens to a call between the instrumentation and the exporters.
 
+    `before_collection` is called when metrics are about to be collected, so that what waits elsewhere is counted first.
+
     `start()` adds the span processor to the tracer provider (by default the global one) and the instruments to the
     meter provider; `observer` is what the instrumentation's engine is given. The providers stay their owner's: nothing
     here flushes or shuts them down.
@@ -70,12 +72,14 @@ class Processing:
         store: Store | None = None,
         settings: Settings = Settings(),  # noqa: B008  immutable
         version: str | None = None,
+        before_collection: Callable[[], None] | None = None,
     ) -> None:
         self.tracer_provider: Final = tracer_provider or trace.get_tracer_provider()
         self.meter_provider: Final = meter_provider or metrics.get_meter_provider()
         self.settings: Final = settings
         self.book: Final = book or PriceBook.bundled()
         self._version = version
+        self._before_collection = before_collection
         self._lock = threading.Lock()
         self._running = False
         compat.identify(self.tracer_provider)
@@ -120,6 +124,7 @@ class Processing:
             max_values=settings.max_values,
             max_series=settings.max_series,
             version=self._version,
+            before_collection=self._before_collection,
         )
         _open_tables[self.meter_provider] = table
         table.meter.create_observable_gauge(

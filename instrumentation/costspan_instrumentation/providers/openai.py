@@ -7,7 +7,7 @@ from typing import Any
 
 from costspan_instrumentation import semconv
 from costspan_instrumentation.hosts import provider_of
-from costspan_instrumentation.provider import Attributes, Endpoint, Provider, Seen, fields_of, get, known, total
+from costspan_instrumentation.provider import Attributes, Endpoint, Provider, Seen, fields_of, get, known, total, undeclared
 
 _SCALARS = {str: str, int: int, float: float, bool: bool}
 
@@ -90,7 +90,8 @@ def responses_usage(usage: Any) -> Attributes:
 
 def embeddings_usage(usage: Any) -> Attributes:
     """`usage` of embeddings: input alone, whatever a server says of output."""
-    return known({semconv.INPUT_TOKENS: get(usage, "prompt_tokens")} | reported_cost(usage))
+    told = fields_of(usage)
+    return known({semconv.INPUT_TOKENS: told.get("prompt_tokens"), **reported_cost(undeclared(usage))})
 
 
 def transcription_usage(usage: Any) -> Attributes:
@@ -109,28 +110,29 @@ def speech_usage(usage: Any) -> Attributes:
 def _usage(usage: Any, input_name: str, output_name: str) -> Attributes:
     if usage is None:
         return {}
-    tokens_in, tokens_out = get(usage, input_name), get(usage, output_name)
+    told = fields_of(usage)
+    tokens_in, tokens_out = told.get(input_name), told.get(output_name)
     attributes: Attributes = {}
     if tokens_in is not None:
         attributes[semconv.INPUT_TOKENS] = tokens_in
     if tokens_out is not None:
         attributes[semconv.OUTPUT_TOKENS] = tokens_out
-    details = get(usage, f"{input_name}_details")
+    details = told.get(f"{input_name}_details")
     if details is not None:
         _parts(details, _INPUT_PARTS, attributes)
-        writes = get(details, "cache_write_tokens_details")
-        if writes is not None:
+        if writes := fields_of(details).get("cache_write_tokens_details"):
             _parts(writes, _WRITE_PARTS, attributes)
-    elif cached := get(usage, "prompt_cache_hit_tokens"):
-        attributes[semconv.CACHE_READ_TOKENS] = cached
-    details = get(usage, f"{output_name}_details")
+    details = told.get(f"{output_name}_details")
     if details is not None:
         _parts(details, _OUTPUT_PARTS, attributes)
         reasoning = attributes.get(semconv.REASONING_TOKENS)
         # Some hosts (xAI) count reasoning beside the completion; only the total tells.
-        if reasoning and get(usage, "total_tokens") == total(tokens_in, tokens_out, reasoning):
+        if reasoning and told.get("total_tokens") == total(tokens_in, tokens_out, reasoning):
             attributes[semconv.OUTPUT_TOKENS] = total(tokens_out, reasoning)
-    attributes.update(reported_cost(usage))
+    if unusual := undeclared(usage):
+        if semconv.CACHE_READ_TOKENS not in attributes and (cached := unusual.get("prompt_cache_hit_tokens")):
+            attributes[semconv.CACHE_READ_TOKENS] = cached
+        attributes.update(reported_cost(unusual))
     return attributes
 
 
@@ -150,21 +152,22 @@ _WRITE_PARTS = (("ttl_30m_tokens", semconv.CACHE_WRITE_30M), ("ttl_12h_tokens", 
 
 def _parts(details: Any, parts: tuple[tuple[str, str], ...], attributes: Attributes) -> None:
     """Adds the parts of a total that are not 0."""
+    declared, others = fields_of(details), undeclared(details)
     for name, key in parts:
-        if count := get(details, name):
+        if count := declared.get(name) or others.get(name):
             attributes[key] = count
 
 
-def reported_cost(usage: Any) -> Attributes:
+def reported_cost(usage: Mapping[str, Any]) -> Attributes:
     """The cost in USD that a gateway reports itself: OpenRouter's number, Perplexity's object, xAI's 10^-10 ticks.
 
     >>> reported_cost({"cost": {"total_cost": 0.006}}), reported_cost({"cost_in_usd_ticks": 15_000_000})
     ({'costspan.usage.reported_cost': 0.006}, {'costspan.usage.reported_cost': 0.0015})
     """
-    cost = get(usage, "cost")
+    cost = usage.get("cost")
     if cost is None:
-        ticks = get(usage, "cost_in_usd_ticks")
-        return {} if ticks is None else {semconv.USAGE_REPORTED_COST: ticks / 10**10}
+        ticks = usage.get("cost_in_usd_ticks")
+        return {semconv.USAGE_REPORTED_COST: ticks / 10**10} if isinstance(ticks, int) else {}
     if not isinstance(cost, int | float):
         cost = get(cost, "total_cost")
     return known({semconv.USAGE_REPORTED_COST: cost})
@@ -174,25 +177,29 @@ def reported_cost(usage: Any) -> Attributes:
 
 
 def _identity(answer: Any) -> Attributes:
+    told = fields_of(answer)
     attributes: Attributes = {}
-    if model := get(answer, "model"):
-        attributes[semconv.RESPONSE_MODEL] = model
-    if response_id := get(answer, "id"):
-        attributes[semconv.RESPONSE_ID] = response_id
-    if tier := get(answer, "service_tier"):
-        attributes[semconv.OPENAI_RESPONSE_SERVICE_TIER] = tier
-    if fingerprint := get(answer, "system_fingerprint"):
-        attributes[semconv.OPENAI_SYSTEM_FINGERPRINT] = fingerprint
+    for name, key in _IDENTITY:
+        if value := told.get(name):
+            attributes[key] = value
     return attributes
+
+
+_IDENTITY = (
+    ("model", semconv.RESPONSE_MODEL),
+    ("id", semconv.RESPONSE_ID),
+    ("service_tier", semconv.OPENAI_RESPONSE_SERVICE_TIER),
+    ("system_fingerprint", semconv.OPENAI_SYSTEM_FINGERPRINT),
+)
 
 
 def _chat_response(answer: Any) -> Attributes:
     attributes = _identity(answer)
-    reasons = tuple(r for choice in get(answer, "choices") or () if (r := get(choice, "finish_reason")))
+    told = fields_of(answer)
+    reasons = tuple([r for choice in told.get("choices") or () if (r := fields_of(choice).get("finish_reason"))])
     if reasons:
         attributes[semconv.RESPONSE_FINISH_REASONS] = reasons
-    usage = get(answer, "usage") or get(get(answer, "x_groq"), "usage")
-    attributes.update(chat_usage(usage))
+    attributes.update(chat_usage(told.get("usage") or get(undeclared(answer).get("x_groq"), "usage")))
     return attributes
 
 
@@ -282,7 +289,8 @@ def _retrieve_chunk(event: Any, seen: Seen) -> None:
 
 
 def _embeddings_response(answer: Any) -> Attributes:
-    return known({semconv.RESPONSE_MODEL: get(answer, "model")}) | embeddings_usage(get(answer, "usage"))
+    told = fields_of(answer)
+    return known({semconv.RESPONSE_MODEL: told.get("model"), **embeddings_usage(told.get("usage"))})
 
 
 # ------------------------------------------------------------------ asking a stream for its usage

@@ -1,0 +1,56 @@
+"""One OpenTelemetry instrumentor per provider SDK, for `opentelemetry-instrument` and declarative configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+
+from costspan import startup
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+@dataclass
+class Configuration:
+    """Options in a declarative configuration file: none yet; the presence of the name switches the provider on."""
+
+
+class _Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped base
+    name: ClassVar[str]
+    configuration: ClassVar[type[Configuration]] = Configuration
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        # SDKs are patched when the application imports them, so none must be installed yet.
+        return ()
+
+    def instrument(self, **kwargs: Any) -> None:
+        # The start-up hook has patched everything before the loader comes here: no reason to warn.
+        if not self._is_instrumented_by_opentelemetry:
+            super().instrument(**kwargs)
+
+    def _instrument(self, **_: Any) -> None:
+        startup.instrument(startup.PROVIDERS[self.name])
+
+    def _uninstrument(self, **_: Any) -> None:
+        startup.engine.uninstrument(startup.PROVIDERS[self.name])
+
+
+class OpenAIInstrumentor(_Instrumentor):
+    """OpenAI, Azure OpenAI and compatible hosts through the `openai` SDK."""
+
+    name = "costspan-openai"
+
+
+class AnthropicInstrumentor(_Instrumentor):
+    """Claude through the `anthropic` SDK."""
+
+    name = "costspan-anthropic"
+
+
+class GoogleGenAIInstrumentor(_Instrumentor):
+    """Gemini and Vertex AI through the `google-genai` SDK."""
+
+    name = "costspan-google-genai"

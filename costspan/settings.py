@@ -1,0 +1,112 @@
+"""What can be set, from code (`costspan.init`) or from the environment; `docs/configuration.md` is generated from here."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, fields, replace
+from dataclasses import field as _field
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_log = logging.getLogger("costspan")
+
+GenAIMetrics = Literal["current", "next", "off"]
+
+_WORDS: Final = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+def _setting(variable: str, default: Any, meaning: str) -> Any:
+    return _field(default=default, metadata={"variable": variable, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of a process. An argument of `costspan.init` wins over the variable, the variable over the default."""
+
+    enabled: bool = _setting("COSTSPAN_ENABLED", True, "`false` makes all of costspan a no-op: nothing is patched.")
+    stream_usage: bool = _setting(
+        "COSTSPAN_STREAM_USAGE",
+        True,
+        "Ask OpenAI-style streams for their usage where the application did not, and hide the extra chunk.",
+    )
+    genai_metrics: GenAIMetrics = _setting(
+        "COSTSPAN_GENAI_METRICS",
+        "current",
+        "Generation of the conventions' client metrics: `current` (`gen_ai.client.token.usage`, ...), `next` "
+        "(`gen_ai.client.inference.*`) or `off`.",
+    )
+    cost_attributes: bool = _setting(
+        "COSTSPAN_COST_ATTRIBUTES",
+        True,
+        "Put the proposed `gen_ai.usage.cost.*` on spans beside our own `costspan.cost.*`.",
+    )
+    dimensions: tuple[str, ...] = _setting(
+        "COSTSPAN_DIMENSIONS",
+        ("costspan.team", "costspan.feature", "costspan.task"),
+        "Attribution attributes that become metric labels, separated by commas.",
+    )
+    max_label_values: int = _setting(
+        "COSTSPAN_MAX_LABEL_VALUES",
+        200,
+        "Values that one label may have; calls with further ones are counted under `_overflow`.",
+    )
+
+
+def load(given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the environment, and over them those of `given` that are not None.
+
+    A variable that makes no sense is named in a warning and left at its default: a typing error must not stop the
+    application.
+
+    >>> load({"genai_metrics": None}, {"COSTSPAN_STREAM_USAGE": "off"}).stream_usage
+    False
+    """
+    environ = os.environ if environ is None else environ
+    found: dict[str, Any] = {}
+    for field in fields(Settings):
+        text = environ.get(field.metadata["variable"], "").strip()
+        if text:
+            value = _read(text, field.default, field.name)
+            if value is None:
+                _log.warning(
+                    "costspan: %s=%r is not understood; it stays %r", field.metadata["variable"], text, field.default
+                )
+            else:
+                found[field.name] = value
+    return replace(Settings(), **found, **{name: value for name, value in given.items() if value is not None})
+
+
+def _read(text: str, default: Any, name: str) -> Any:
+    if isinstance(default, bool):
+        return _WORDS.get(text.lower())
+    if isinstance(default, int):
+        return int(text) if text.isdigit() and int(text) > 0 else None
+    if isinstance(default, tuple):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    allowed = get_args(GenAIMetrics) if name == "genai_metrics" else (text,)
+    return text.lower() if text.lower() in allowed else None
+
+
+def variables() -> list[tuple[str, str, str]]:
+    """Every variable with its default and meaning."""
+    return [
+        (field.metadata["variable"], _shown(field.default), field.metadata["meaning"]) for field in fields(Settings)
+    ]
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return ",".join(default) if isinstance(default, tuple) else str(default)
