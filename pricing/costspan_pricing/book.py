@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from bisect import bisect_right
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from costspan_pricing.card import Rate, RateCard, parse_rate
@@ -14,8 +14,9 @@ from costspan_pricing.timeline import ALWAYS, layered, nanoseconds, spans
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from decimal import Decimal
 
-DATA: Final = os.path.join(os.path.dirname(__file__), "data")
+DATA: Final = Path(__file__).parent / "data"
 
 _REMEMBERED: Final = 10_000
 """Names that are remembered before all are forgotten: more means that names are made up as calls are made."""
@@ -132,7 +133,12 @@ class PriceBook:
                 return None
             own_rates = {meter: parse_rate(meter, _per_million(price)) for meter, price in own.items()}
             card = RateCard(
-                provider=provider, model=model, tier=tier or "standard", rates=own_rates, book=self.version, layer="code"
+                provider=provider,
+                model=model,
+                tier=tier or "standard",
+                rates=own_rates,
+                book=self.version,
+                layer="code",
             )
             return _History((ALWAYS[0],), (ALWAYS[1],), (card,))
         return shelf.history(name, tier, geo, own, self.version)
@@ -159,7 +165,7 @@ class _History:
 class _Library:
     """The price files of a folder: an index, and for each provider a converted file and one of corrections."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._index: dict[str, Any] | None = None
         self._names: dict[str, str] = {}
@@ -175,7 +181,7 @@ class _Library:
 
     def _load(self) -> dict[str, Any]:
         if self._index is None:
-            index = _read(os.path.join(self._folder, "index.json"))
+            index = _read(self._folder / "index.json")
             self._names = {
                 _folded(alias): provider
                 for provider, entry in index["providers"].items()
@@ -203,7 +209,7 @@ class _Library:
         if entry is None or not entry.get("files"):
             return None
         if provider not in self._shelves:
-            layers = [_read(os.path.join(self._folder, file)) for file in entry["files"]]
+            layers = [_read(self._folder / file) for file in entry["files"]]
             self._shelves[provider] = _Shelf(provider, layers)
         return self._shelves[provider]
 
@@ -245,13 +251,13 @@ class _Shelf:
             if entry is not None:
                 facts |= entry
                 fallback |= entry.get("fallback", {})
-                timeline = layered(timeline, spans(entry.get("periods", ()), layer["layer"], f"{self.provider}/{model}"))
+                timeline = layered(
+                    timeline, spans(entry.get("periods", ()), layer["layer"], f"{self.provider}/{model}")
+                )
         fees = [fee for layer in self._layers for fee in layer.get("fees", ())]
         factor = _factor(multipliers, geo, str(facts.get("released", "")))
         overrides = {meter: parse_rate(meter, _per_million(price)) for meter, price in own.items()}
-        cards = tuple(
-            self._card(model, period, tier, factor, fallback, fees, overrides, book) for period in timeline
-        )
+        cards = tuple(self._card(model, period, tier, factor, fallback, fees, overrides, book) for period in timeline)
         return _History(
             tuple(period["from_ns"] for period in timeline), tuple(period["to_ns"] for period in timeline), cards
         )
@@ -318,7 +324,7 @@ class _Shelf:
 
 
 def _under(fees: Mapping[str, Any], rates: Mapping[str, Any]) -> dict[str, Any]:
-    """Rates of a tier with the standard fees beneath: a tier lists all its token rates, searches cost the same in it."""
+    """Rates of a tier over the standard fees: it lists all its token rates, while searches cost the same in it."""
     beneath = {m: p for m, p in fees.items() if m not in METERS or METERS[m].unit != "token"}
     return {**beneath, **rates}
 
@@ -361,7 +367,8 @@ def _plain(name: str) -> str:
 def _own_price(model: str, meter: str, price: object) -> str:
     if meter not in METERS:
         raise BookError(f"{model}: unknown meter {meter!r}; known are {', '.join(METERS)}")
-    text = price if isinstance(price, str) else format(_decimal(price), "f") if _is_number(price) else ""
+    # repr of a float is the shortest decimal that means it: 0.1 is one tenth, as its writer meant.
+    text = price if isinstance(price, str) else format(_exact(price), "f")
     try:
         parse_rate(meter, _per_million(text))
     except ValueError:
@@ -369,23 +376,17 @@ def _own_price(model: str, meter: str, price: object) -> str:
     return text
 
 
-def _is_number(price: object) -> bool:
+def _exact(price: object) -> Decimal:
     from decimal import Decimal
 
-    return isinstance(price, (int, float, Decimal)) and not isinstance(price, bool) and price == price  # noqa: PLR0124
-
-
-def _decimal(price: object) -> Decimal:
-    from decimal import Decimal
-
-    return Decimal(str(price))
+    number = isinstance(price, (int, float, Decimal)) and not isinstance(price, bool)
+    return Decimal(str(price)) if number else Decimal("NaN")
 
 
 def _per_million(price: str) -> dict[str, Any]:
     return {"usd": price, "per": 1_000_000}
 
 
-def _read(path: str) -> dict[str, Any]:
-    with open(path, encoding="utf-8") as file:
-        data: dict[str, Any] = json.load(file)
+def _read(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return data

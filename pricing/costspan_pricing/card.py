@@ -6,7 +6,7 @@ from math import gcd
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costspan_pricing.cost import PICO, PLAIN, Cost, CostLine, Note, composed
-from costspan_pricing.meters import INPUT_SIDE, METERS, Meter
+from costspan_pricing.meters import METERS, Meter
 from costspan_pricing.usage import HOT
 
 if TYPE_CHECKING:
@@ -88,7 +88,20 @@ class RateCard:
     one asked, and then ``flags`` holds ``tier_unpriced``).
     """
 
-    __slots__ = ("_base", "_long", "_over", "_unusual", "book", "flags", "free", "layer", "model", "provider", "source", "tier")
+    __slots__ = (
+        "_base",
+        "_long",
+        "_over",
+        "_unusual",
+        "book",
+        "flags",
+        "free",
+        "layer",
+        "model",
+        "provider",
+        "source",
+        "tier",
+    )
 
     def __init__(
         self,
@@ -124,23 +137,29 @@ class RateCard:
             return self._by_line(usage)
         sheet = self._base
         over = self._over
-        if over is not None and usage._input + usage._cache_read + usage._cache_write_5m > over:
+        if over is not None and usage._prompt > over:
             sheet = self._sheet(usage)
         cost = Cost()
-        cost._input = cost._output = cost._cache_read = cost._cache_write = cost._other = None
-        total = 0
+        cost._cache_write = cost._other = None
         try:
             if quantity := usage._input:
                 total = cost._input = quantity * sheet.input  # type: ignore[operator]  # None raises, see below
+            else:
+                total = 0
+                cost._input = None
             if quantity := usage._cache_read:
                 cost._cache_read = pico = quantity * sheet.cache_read  # type: ignore[operator]
                 total += pico
+            else:
+                cost._cache_read = None
             if quantity := usage._cache_write_5m:
                 cost._cache_write = pico = quantity * sheet.cache_write_5m  # type: ignore[operator]
                 total += pico
             if quantity := usage._output:
                 cost._output = pico = quantity * sheet.output  # type: ignore[operator]
                 total += pico
+            else:
+                cost._output = None
             if quantity := usage._output_reasoning:
                 pico = quantity * sheet.output_reasoning  # type: ignore[operator]
                 cost._output = (cost._output or 0) + pico
@@ -158,10 +177,7 @@ class RateCard:
         return self._base._line(meter, 0).rate
 
     def _sheet(self, usage: Usage) -> Sheet:
-        if not self._long:
-            return self._base
-        prompt = sum(n for meter, n in usage.quantities.items() if _meter(meter).component in INPUT_SIDE)
-        return next((sheet for limit, sheet in self._long if prompt > limit), self._base)
+        return next((sheet for limit, sheet in self._long if usage._prompt > limit), self._base)
 
     def _by_line(self, usage: Usage) -> Cost:
         """Any usage at all: other meters, fractions of a picodollar, missing rates, free models, flags."""
@@ -194,14 +210,11 @@ def parse_rate(meter: str, price: str | Mapping[str, Any], factor: tuple[int, in
     Raises ``ValueError`` for anything but a plain decimal string that is not negative.
     """
     known = _meter(meter)
-    per = known.per
-    if not isinstance(price, str):
-        per = int(price["per"])
-        price = price["usd"]
+    per, usd = (known.per, price) if isinstance(price, str) else (int(price["per"]), str(price["usd"]))
     # Integers throughout: a price list read as floats is wrong in the last digit before anything is computed.
-    head, _, tail = price.partition(".")
+    head, _, tail = usd.partition(".")
     if not (head + tail).isdigit() or not (head + tail).isascii():
-        raise ValueError(f"{meter}: a price is a decimal string such as '0.075', not {price!r}")
+        raise ValueError(f"{meter}: a price is a decimal string such as '0.075', not {usd!r}")
     numerator = int(head + tail) * PICO * factor[0]
     denominator = 10 ** len(tail) * per * known.scale * factor[1]
     shared = gcd(numerator, denominator)

@@ -42,7 +42,7 @@ def spans(periods: Iterable[Mapping[str, Any]], layer: str, where: str) -> list[
     end = ALWAYS[0]
     for period in ready:
         if period["from_ns"] < end or period["to_ns"] <= period["from_ns"]:
-            raise ValueError(f"{where}: the period from {period.get('from')} overlaps another, or ends before it begins")
+            raise ValueError(f"{where}: the period from {period.get('from')} overlaps another or ends too early")
         end = period["to_ns"]
     return ready
 

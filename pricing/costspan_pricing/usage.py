@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from costspan_pricing.meters import METERS
+from costspan_pricing.meters import INPUT_SIDE, METERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,19 +30,30 @@ class Usage:
     Usage({'input': 1005, 'output': 200})
     """
 
-    __slots__ = ("_cache_read", "_cache_write_5m", "_inconsistent", "_input", "_output", "_output_reasoning", "_rest")
+    __slots__ = (
+        "_cache_read",
+        "_cache_write_5m",
+        "_inconsistent",
+        "_input",
+        "_output",
+        "_output_reasoning",
+        "_prompt",
+        "_rest",
+    )
 
     _input: int
     _cache_read: int
     _cache_write_5m: int
     _output: int
     _output_reasoning: int
+    _prompt: int
     _rest: dict[str, int]
     _inconsistent: bool
 
     def __init__(self, quantities: Mapping[str, int] | None = None, *, inconsistent: bool = False) -> None:
         """Take quantities that are disjoint already; `from_inclusive` takes the ones that overlap."""
         rest = {meter: _whole(meter, quantity) for meter, quantity in (quantities or {}).items() if quantity}
+        self._prompt = sum(n for meter, n in rest.items() if meter in METERS and METERS[meter].component in INPUT_SIDE)
         self._input = rest.pop("input", 0)
         self._cache_read = rest.pop("cache_read", 0)
         self._cache_write_5m = rest.pop("cache_write_5m", 0)
@@ -139,8 +150,10 @@ class Usage:
             inconsistent |= torn
             parts += modal
         if total >= parts:
+            usage._prompt = total
             usage._input = total - parts
         else:
+            usage._prompt = parts
             usage._input = 0
             inconsistent |= input is not None
 
@@ -183,9 +196,7 @@ class Usage:
         self._cache_write_5m = short + max(0, total - parts)
         return max(total, parts), total < parts
 
-    def _divide(
-        self, room: int | None, *modalities: tuple[str, float | None, str, float | None]
-    ) -> tuple[int, bool]:
+    def _divide(self, room: int | None, *modalities: tuple[str, float | None, str, float | None]) -> tuple[int, bool]:
         """Split input and cache reads by modality, given as meter and count of the input and of the cache reads in it.
 
         ``room`` are the tokens of the prompt that are in no cache count. Returns the tokens that this took out of it,

@@ -3,9 +3,9 @@
     python pricing/tools/convert_genai_prices.py openai anthropic google
     python pricing/tools/convert_genai_prices.py --all
 
-A tool for development; nothing at run time needs genai-prices. It writes one JSON file a provider, `index.json` and the
-licence notice. Run again, it never loses history: a model that upstream dropped stays, and where upstream changed a
-price in place, the old one is closed at the day of the run and the new one appended ("observed": true).
+A tool for development; nothing at run time needs genai-prices. It writes one JSON file a provider, `index.json` and
+the licence notice. Run again, it never loses history: a model that upstream dropped stays, and where upstream changed
+a price in place, the old one is closed at the day of the run and the new one appended ("observed": true).
 
 What it decides, because the two formats differ:
 
@@ -138,7 +138,7 @@ def converted(provider: upstream.Provider, before: dict[str, Any], today: date) 
 
 
 def continued(before: list[dict[str, Any]], now: list[dict[str, Any]], today: date) -> list[dict[str, Any]]:
-    """History plus what is new: a price that upstream changed without saying since when holds from the day we saw it."""
+    """History plus what is new: a price changed upstream without a date holds from the day that we saw it."""
     if [_prices(p) for p in before] == [_prices(p) for p in now]:
         return now
     if len(now) == 1 and not now[0].get("from"):
@@ -163,7 +163,7 @@ def _model(provider: upstream.Provider, model: upstream.ModelInfo, default: str)
 
 
 def names_of(provider: upstream.Provider, model: upstream.ModelInfo) -> tuple[list[str], list[str]]:
-    """Exact names, and names that may carry a date, from upstream's clauses. Checked against upstream's own matching."""
+    """Exact names, and names that may carry a date, from upstream's clauses, held against its own matching."""
     names: set[str] = {model.id}
     versions: set[str] = set()
 
@@ -205,7 +205,9 @@ def _periods(provider: upstream.Provider, model: upstream.ModelInfo) -> list[dic
     conditional = model.prices if isinstance(model.prices, list) else [upstream.ConditionalPrice(prices=model.prices)]
     dated = [c for c in conditional if not isinstance(c.constraint, upstream.TimeOfDateConstraint)]
     windows = [c for c in conditional if isinstance(c.constraint, upstream.TimeOfDateConstraint)]
-    starts = [c.constraint.start_date if c.constraint else None for c in dated]
+    starts = [
+        c.constraint.start_date if isinstance(c.constraint, upstream.StartDateConstraint) else None for c in dated
+    ]
     periods: list[dict[str, Any]] = []
     for position, condition in enumerate(dated):
         period: dict[str, Any] = {}
@@ -264,7 +266,8 @@ def _variant(
     earliest = date(1, 1, 1)
 
     def start(condition: upstream.ConditionalPrice | upstream.PriceVariant) -> date:
-        return condition.constraint.start_date if condition.constraint else earliest  # type: ignore[union-attr]
+        limit = condition.constraint
+        return limit.start_date if isinstance(limit, upstream.StartDateConstraint) else earliest
 
     variants = sorted((v for v in model.price_variants or () if _tier_of(v) == tier), key=start)
     here = start(dated[position])
@@ -339,7 +342,7 @@ def _fallback(provider: str, model: str, rates: dict[str, str]) -> dict[str, str
         if provider in {"openai", "anthropic", "google"}:
             wanted["input_image"] = "input"
         if provider == "openai":
-            # OpenAI shows no cached rate for models whose cached tokens cost what others do; writes are free before 5.6.
+            # OpenAI shows no cached rate where cached tokens cost what others do; writes are free before GPT-5.6.
             wanted |= {"cache_read": "input", "cache_write_5m": "input", "cache_write_30m": "input"}
         if provider == "google":
             wanted["input_video"] = "input"

@@ -1,7 +1,7 @@
 """Count the instructions of a Python statement with valgrind's callgrind.
 
 Wall time on a shared machine says little; the number of instructions is the same on a busy and on an idle one. The
-statement runs ``n`` and then ``2n`` times in two fresh interpreters, so that start-up, imports and the setup cancel out.
+statement runs ``n`` and then ``2n`` times in two fresh interpreters, so that start-up, imports and setup cancel out.
 
 As a program: ``python -m tests.bench.instructions 'd["a"]' --setup 'd = {"a": 1}'``.
 """
@@ -64,7 +64,7 @@ def _total(stmt: str, setup: str, times: int, env: dict[str, str] | None) -> int
         script = Path(folder) / "stmt.py"
         script.write_text(program, encoding="utf-8")
         done = subprocess.run(
-            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", sys.executable, str(script)],  # noqa: S607
+            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", sys.executable, str(script)],
             capture_output=True,
             text=True,
             check=False,
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--setup", default="pass")
     parser.add_argument("-n", type=int, default=1000)
     arguments = parser.parse_args()
-    print(f"{instructions(arguments.stmt, arguments.setup, arguments.n):,.0f}")  # noqa: T201
+    print(f"{instructions(arguments.stmt, arguments.setup, arguments.n):,.0f}")
 
 
 if __name__ == "__main__":
