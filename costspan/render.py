@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich.console import Group
-from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +15,7 @@ from rich.text import Text
 from .summaries import NO_FEATURE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from rich.console import RenderableType
 
@@ -96,7 +96,7 @@ def money(amount: Decimal | None, per: Literal["message", "day"] | None = None) 
     return Text(format_usd(amount), style="" if per is None else style_of(amount, per), justify="right")
 
 
-def budget_bar(name: str, spent: Decimal, limit: Decimal, width: int = 40) -> RenderableType:
+def budget_bar(name: str, spent: Decimal, limit: Decimal, width: int = 24) -> RenderableType:
     """How much of a budget is used: green, yellow from 80 %, red once it is used up."""
     share = float(spent / limit) if limit else 1.0
     style = "green" if share < 0.8 else "yellow" if share < 1 else "red"
@@ -126,22 +126,29 @@ def session_line(cost: Decimal, calls: int, tokens: int) -> Text:
 
 def summary_view(summary: Summary) -> RenderableType:
     """The whole summary: a table by provider, model and feature, the ratios, and what could not be priced."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, show_footer=True)
     total = summary["total"]
-    table.add_column("", Text("total", style="bold"), no_wrap=True, overflow="ellipsis", min_width=24)
-    for heading, footer in zip(("calls", "input", "output", "cache hits", "saved", "cost"), _cells(total), strict=True):
+    # Where the terminal is too narrow, names give way and figures do not.
+    table.add_column("", Text("total", style="bold"))
+    for heading, footer in zip(("calls", "input", "output", "cached", "saved", "cost"), _cells(total), strict=True):
         table.add_column(heading, footer, justify="right", no_wrap=True, footer_style="bold")
-    _section(table, "by provider", ((name, line) for name, line in summary["by_provider"].items()))
-    _section(table, "by model", summary["by_model"].items())
+    _section(table, "by provider", summary["by_provider"])
+    _section(table, "by model", _short_names(summary["by_model"]))
     if set(summary["by_feature"]) - {NO_FEATURE}:
-        _section(table, "by feature", summary["by_feature"].items())
-    return Group(table, *_notes(summary))
+        _section(table, "by feature", summary["by_feature"])
+    return Group(table, Text(), *_notes(summary))
 
 
-def _section(table: Table, title: str, lines: Iterable[tuple[str, Line]]) -> None:
+def _short_names(lines: Mapping[str, Line]) -> dict[str, Line]:
+    """Without the provider, unless two of them serve a model of the same name."""
+    short = Counter(name.partition("/")[2] for name in lines)
+    return {model if short[model := name.partition("/")[2]] == 1 else name: line for name, line in lines.items()}
+
+
+def _section(table: Table, title: str, lines: Mapping[str, Line]) -> None:
     table.add_row(Text(title, style="bold cyan"))
-    for name, line in lines:
-        table.add_row(Text(f"  {name}"), *_cells(line))
+    for name, line in lines.items():
+        table.add_row(Text(f" {name}", no_wrap=True, overflow="ellipsis"), *_cells(line))
     table.add_section()
 
 
@@ -170,23 +177,17 @@ def _notes(summary: Summary) -> Iterable[RenderableType]:
     if (per_call := efficiency["tokens_per_call"]) is not None:
         ratios.append(f"{per_call:,.0f} tokens a call")
     if (ratio := efficiency["input_output_ratio"]) is not None:
-        ratios.append(f"{ratio:.1f} : 1 input to output")
+        ratios.append(f"in/out {ratio:.1f}")
     if (latency := efficiency["latency"]) is not None:
         ratios.append(f"{latency:.2f} s a call")
     if ratios:
-        yield _note(Text(" · ".join(ratios), style="dim"))
+        yield Text(" · ".join(ratios), style="dim")
     if estimated := summary["statuses"].get("estimated"):
-        yield _note(Text(f"{_calls(estimated)} estimated: the provider did not say all of the usage", style="yellow"))
+        yield Text(f"{_calls(estimated)} estimated: the provider did not say all of the usage", style="yellow")
     for line in summary["unpriced"]:
         what = "priced in part only" if line["status"] == "partial" else "not priced"
         model = f"{line['provider']}/{line['model']}"
-        yield _note(
-            Text.assemble((f"{_calls(line['calls'])} {what}: ", "yellow"), model, (f" ({line['status']})", "dim"))
-        )
-
-
-def _note(text: Text) -> RenderableType:
-    return Padding(text, (0, 0, 0, 1))  # as far in as the table
+        yield Text.assemble((f"{_calls(line['calls'])} {what}: ", "yellow"), model, (f" ({line['status']})", "dim"))
 
 
 def _calls(count: int) -> str:

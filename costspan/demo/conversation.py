@@ -57,13 +57,12 @@ class Conversation:
 
         import anthropic
         import openai
-        from google import genai
-        from google.genai import types
+        from google.genai import Client, types
 
         self._openai = openai.OpenAI(api_key="demo", base_url=provider.openai, max_retries=0)
         self._anthropic = anthropic.Anthropic(api_key="demo", base_url=provider.url, max_retries=0)
         options = types.HttpOptions(base_url=provider.url)
-        self._google = genai.Client(api_key="demo", vertexai=False, http_options=options)
+        self._google = Client(api_key="demo", vertexai=False, http_options=options)
         self._wires: dict[Wire, Callable[[Turn], Iterator[str]]] = {
             "openai.chat": self._chat,
             "openai.responses": self._responses,

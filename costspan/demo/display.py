@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Self
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
-from rich.padding import Padding
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.terminal_theme import TerminalTheme
@@ -28,10 +27,11 @@ if TYPE_CHECKING:
     from costspan.summaries import Summary
 
 TITLE = "costspan demo"
-SUBTITLE = "real SDK clients, loopback providers: no account, and nothing leaves this machine"
+SUBTITLE = "real SDKs, loopback providers: nothing leaves this machine"
 COLOURS = {"openai": "green", "anthropic": "bright_magenta", "gcp.gemini": "bright_blue"}
 SPEECH_LINES = 6
-PICTURE_WIDTH = 100
+WIDTH = 80
+"""Columns of the picture; a terminal of the usual width shows all of it."""
 
 
 class Stage:
@@ -104,18 +104,19 @@ class Stage:
         if self._speaking is None:
             return Text("\n" * SPEECH_LINES)
         talk = Text(f"{self._speaking.ask}\n", style="dim").append(self._speech, style="default")
-        lines = talk.wrap(self._console, min(self._console.width, PICTURE_WIDTH))[-SPEECH_LINES:]
-        return Group(*map(_indented, lines), *[Text()] * (SPEECH_LINES + 1 - len(lines)))
+        lines = talk.wrap(self._console, min(self._console.width, WIDTH))[-SPEECH_LINES:]
+        return Group(*lines, *[Text()] * (SPEECH_LINES + 1 - len(lines)))
 
 
 def calls_table(calls: list[Call], pending: tuple[RenderableType, ...] | None = None) -> Table:
     """The calls so far, one a row, and the one that is under way."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("persona", min_width=10, no_wrap=True)
-    table.add_column("model", min_width=36, no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    # Wide enough from the start, so that nothing moves when the next row comes.
+    table.add_column("persona", min_width=9, no_wrap=True)
+    table.add_column("model", min_width=31, no_wrap=True, overflow="ellipsis")
     for heading in ("input", "cached", "output"):
-        table.add_column(heading, justify="right", min_width=7, no_wrap=True)
-    table.add_column("cost", justify="right", min_width=12, no_wrap=True)
+        table.add_column(heading, justify="right", min_width=6, no_wrap=True)
+    table.add_column("cost", justify="right", min_width=9, no_wrap=True)
     for call in calls:
         table.add_row(*_row(call))
     if pending:
@@ -134,7 +135,7 @@ def _row(call: Call) -> tuple[RenderableType, ...]:
 
 
 def _title() -> RenderableType:
-    return _indented(Text.assemble((TITLE, "bold"), (f"  {SUBTITLE}", "dim")))
+    return Text.assemble((TITLE, "bold"), (f"  {SUBTITLE}\n", "dim"))
 
 
 def _footer(session: Session) -> list[RenderableType]:
@@ -152,17 +153,13 @@ def _footer(session: Session) -> list[RenderableType]:
                 (f"the call may cost {format_usd(refusal.asked)}, and {left} is left", "red"),
             )
         )
-    return [_indented(line) for line in lines]
-
-
-def _indented(line: RenderableType) -> RenderableType:
-    # As far as the tables are.
-    return Padding(line, (0, 0, 0, 1))
+    return lines
 
 
 def picture(session: Session, summary: Summary) -> RenderableType:
     """All of it, as it stands at the end."""
-    return Group(_title(), calls_table(session.calls), *_footer(session), summary_view(summary))
+    parts = (calls_table(session.calls), Text(), *_footer(session), Text(), summary_view(summary))
+    return Group(_title(), *parts)
 
 
 _THEME = TerminalTheme(
@@ -208,7 +205,7 @@ def picture_svg(session: Session, summary: Summary) -> str:
     console = Console(
         file=io.StringIO(),
         record=True,
-        width=PICTURE_WIDTH,
+        width=WIDTH,
         force_terminal=True,
         color_system="truecolor",
         legacy_windows=False,

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 import costspan
+from costspan_processor import Totals
 
 from .conversation import Conversation
 from .script import AUDITOR, TURNS
@@ -88,7 +89,7 @@ class Session:
             thresholds=(50, 80),
             policy="block",
         )
-        self.totals = costspan.Totals()
+        self.totals = Totals()
         self._spans = _Spans()
         self._alerts = _Alerts()
         # Samplers and exporters of the environment are for programs, not for a demo of one.

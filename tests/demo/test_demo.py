@@ -139,7 +139,9 @@ def test_served_metrics_agree_with_the_summary_and_go_on_growing() -> None:
         assert serving.stdout is not None
         text = ""
         while not text.endswith("\n}\n"):
-            text += serving.stdout.readline()
+            line = serving.stdout.readline()
+            assert line, serving.communicate()[1]
+            text += line
         total = json.loads(text)["total"]
         first = scrape(port)
         assert sum_of(first, "costspan_calls_total") == total["calls"]

@@ -157,11 +157,11 @@ def test_a_summary_lists_providers_models_and_features() -> None:
         row("anthropic", "claude-sonnet-4-6", "review", usd="1.25", tokens={"input": 2_000, "output": 1_500}),
     )
     assert shown["openai"] == ["1", "4.0k", "500", "75", "%", "$0.0200", "$0.5000"]
-    assert shown["anthropic/claude-sonnet-4-6"] == ["1", "2.0k", "1.5k", "0", "%", "—", "$1.25"]
+    assert shown["claude-sonnet-4-6"] == ["1", "2.0k", "1.5k", "0", "%", "—", "$1.25"]
     assert shown["planning"][-1] == "$0.5000"
     assert shown["total"] == ["2", "6.0k", "2.0k", "50", "%", "$0.0200", "$1.75"]
     # 1.75 over 8,000 tokens; the mean of two calls
-    assert " ".join(shown["$0.2188"]) == "per 1k tokens · 4,000 tokens a call · 3.0 : 1 input to output · 1.50 s a call"
+    assert " ".join(shown["$0.2188"]) == "per 1k tokens · 4,000 tokens a call · in/out 3.0 · 1.50 s a call"
 
 
 def test_what_has_no_price_is_a_dash_and_the_sum_says_that_it_is_a_lower_bound() -> None:
@@ -169,10 +169,21 @@ def test_what_has_no_price_is_a_dash_and_the_sum_says_that_it_is_a_lower_bound()
         row(usd="0.5", tokens={"input": 1_000, "output": 500}),
         row("openai", "[my]-model", calls={"unknown_model": 3}, tokens={"input": 900, "output": 100}),
     )
-    assert shown["openai/[my]-model"][-1] == "—"
+    assert shown["[my]-model"][-1] == "—"
     assert shown["openai"][-2:] == ["≥", "$0.5000"]
     assert shown["total"][-2:] == ["≥", "$0.5000"]
     assert " ".join(shown["3"]) == "calls not priced: openai/[my]-model (unknown_model)"
+
+
+def test_a_model_that_two_providers_serve_is_told_apart() -> None:
+    shown = lines_of(row("openai", "gpt-5.4"), row("azure.ai.openai", "gpt-5.4"), row("openai", "o3"))
+    assert {"openai/gpt-5.4", "azure.ai.openai/gpt-5.4", "o3"} <= set(shown)
+
+
+def test_a_summary_fits_a_terminal_of_eighty_columns() -> None:
+    rows = [row("gcp.vertex_ai", "claude-sonnet-4-5@20250929", "question-answering", usd="12.3", tokens={"output": 9})]
+    assert max(map(len, text_of(summary_view(summarise(rows)), width=80).splitlines())) <= 80
+    assert "…" not in text_of(summary_view(summarise(rows)), width=80)
 
 
 def test_a_free_call_costs_nothing_and_says_so() -> None:
