@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
 from costspan import startup
 
@@ -35,7 +35,7 @@ class _Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped base
         startup.instrument(startup.PROVIDERS[self.name])
 
     def _uninstrument(self, **_: Any) -> None:
-        startup.engine.uninstrument(startup.PROVIDERS[self.name])
+        startup.uninstrument(startup.PROVIDERS[self.name])
 
 
 class OpenAIInstrumentor(_Instrumentor):

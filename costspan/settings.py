@@ -1,4 +1,4 @@
-"""What can be set, from code (`costspan.init`) or from the environment; `docs/configuration.md` is generated from here."""
+"""What can be set, from code or from the environment; the table in `docs/configuration.md` is generated from here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _setting(variable: str, default: Any, meaning: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings of a process. An argument of `costspan.init` wins over the variable, the variable over the default."""
+    """The settings of a process: an argument of `costspan.init` wins over the variable, that over the default."""
 
     enabled: bool = _setting("COSTSPAN_ENABLED", True, "`false` makes all of costspan a no-op: nothing is patched.")
     stream_usage: bool = _setting(
@@ -52,7 +52,7 @@ class Settings:
         True,
         "Put the proposed `gen_ai.usage.cost.*` on spans beside our own `costspan.cost.*`.",
     )
-    dimensions: tuple[str, ...] = _setting(
+    dimensions: tuple[str, ...] = _setting(  # noqa: RUF009  the tuple is immutable
         "COSTSPAN_DIMENSIONS",
         ("costspan.team", "costspan.feature", "costspan.task"),
         "Attribution attributes that become metric labels, separated by commas.",

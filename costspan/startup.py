@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from costspan._version import __version__
 from costspan.settings import Settings, load
 from costspan_instrumentation.engine import engine
-from costspan_instrumentation.provider import Provider
 from costspan_instrumentation.providers.anthropic import ANTHROPIC
 from costspan_instrumentation.providers.google import GOOGLE
 from costspan_instrumentation.providers.openai import OPENAI
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
+    from costspan_instrumentation.provider import Provider
     from costspan_pricing import Cost
     from costspan_processor import Budget, Processing
     from costspan_processor.metrics import Totals as Row
@@ -129,6 +129,11 @@ def instrument(provider: Provider) -> None:
     if settings.enabled:
         start(settings)
         engine.instrument(provider)
+
+
+def uninstrument(provider: Provider) -> None:
+    """Gives one provider's methods back to its SDK."""
+    engine.uninstrument(provider)
 
 
 def pre_instrument() -> None:

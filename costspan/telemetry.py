@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +39,14 @@ def providers(
 
 def _configured_by_file(path: str) -> bool:
     try:
-        from opentelemetry.configuration import configure_sdk, load_config_file
+        # An optional package of its own; the import tells whether it is there.
+        configuration = import_module("opentelemetry.configuration")
 
-        configure_sdk(load_config_file(path))
+        configuration.configure_sdk(configuration.load_config_file(path))
     except ImportError:
         _log.error("costspan: OTEL_CONFIG_FILE needs the package opentelemetry-configuration, which is not installed")
         return False
-    except Exception:
+    except Exception:  # noqa: BLE001
         _log.exception("costspan: OTEL_CONFIG_FILE %s could not be used", path)
         return False
     return True

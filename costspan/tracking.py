@@ -11,7 +11,7 @@ from opentelemetry.context import attach, detach
 from costspan_processor.attribution import Totals, attributed, attributes_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -113,7 +113,7 @@ class track:  # noqa: N801  # reads as a statement
 
         elif inspect.isgeneratorfunction(function):
 
-            def wrapper(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, None, Any]:
                 context, _ = attributed(attributes)
                 steps = function(*args, **kwargs)
                 while True:

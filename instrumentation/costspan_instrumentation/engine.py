@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from queue import Empty, SimpleQueue
 from time import perf_counter, time_ns
 from typing import Any, NamedTuple
@@ -58,10 +59,10 @@ _running: ContextVar[_Call | None] = ContextVar("costspan_running_call", default
 class _Silent:
     """The observer of an engine that nobody watches: spans without money."""
 
-    def before(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> Decision | None:
+    def before(self, *_: object) -> Decision | None:
         return None
 
-    async def abefore(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> Decision | None:
+    async def abefore(self, *_: object) -> Decision | None:
         return None
 
     def after(self, *_: object) -> Mapping[str, Any]:
@@ -83,7 +84,9 @@ class _Call:
     """One call from before its request to the end of its answer."""
 
     __slots__ = (
+        "_attached",
         "_ended",
+        "_running",
         "at",
         "attributes",
         "body",
@@ -113,12 +116,35 @@ class _Call:
         self.seen: Seen | None = None
         self.body: _Body | None = None
         self.hide: Callable[[Any], bool] | None = None
+        self._attached: Any = None
+        self._running: Any = None
         self._ended = False
 
     def characters(self) -> int:
         """Length of the prompt's text."""
         prompt = self.prompt
         return sum(_text_length(prompt.get(name)) for name in self.endpoint.content)
+
+    def enter(self) -> None:
+        """Makes the span current, for the time that the SDK's own function runs."""
+        if self.span is not INVALID_SPAN:
+            self.context = set_span_in_context(self.span)
+            self._attached = attach(self.context)
+        self._running = _running.set(self)
+
+    def leave(self) -> None:
+        """The opposite of `enter`, in the same task."""
+        if self._running is not None:
+            _running.reset(self._running)
+        if self._attached is not None:
+            detach(self._attached)
+
+    def refused(self, error: BaseException) -> None:
+        """Ends the span of a call that is not made."""
+        self._ended = True
+        self.span.set_attribute(semconv.ERROR_TYPE, type(error).__qualname__)
+        self.span.set_status(Status(StatusCode.ERROR, str(error)))
+        self.span.end()
 
     def end(self, result: Any = None, error: BaseException | None = None, ended_at: int | None = None) -> None:
         """Reads what came back, asks the observer, ends the span; once. Never raises."""
@@ -388,10 +414,10 @@ class Engine:
         self._patches[provider.name] = []
         for endpoint in provider.endpoints:
             for module in (endpoint.module, *endpoint.moved_from):
-                self._when_imported(module, lambda m, p=provider, e=endpoint: self._patch_endpoint(m, p, e))
+                self._when_imported(module, partial(self._patch_endpoint, provider, endpoint))
         if provider.native_spans is not None:
             module, function = provider.native_spans
-            self._when_imported(module, lambda m, p=provider, f=function: self._patch(p, m, f, self._native_span))
+            self._when_imported(module, partial(self._patch_native, provider, function))
 
     def uninstrument(self, provider: Provider) -> None:
         """Takes back every patch of the provider. What others patched on top stays and is passed through."""
@@ -433,7 +459,10 @@ class Engine:
         else:
             wrapt.register_post_import_hook(hook, module)
 
-    def _patch_endpoint(self, module: Any, provider: Provider, endpoint: Endpoint) -> None:
+    def _patch_native(self, provider: Provider, function: str, module: Any) -> None:
+        self._patch(provider, module, function, self._native_span)
+
+    def _patch_endpoint(self, provider: Provider, endpoint: Endpoint, module: Any) -> None:
         class_name, method = endpoint.method.split(".")
         for name in (class_name, f"Async{class_name}"):
             owner = getattr(module, name, None)
@@ -490,26 +519,19 @@ class Engine:
         if call is None:
             return function(*args, **kwargs)
         decision = None
-        if not endpoint.fetch:
-            try:
+        try:
+            if not endpoint.fetch:
                 decision = self.observer.before(call.attributes, call.characters)
-            except Exception as error:  # noqa: BLE001
-                self.observer.failed("before", error)
-        kwargs, refuse = self._start(call, instance, decision, kwargs)
-        if refuse is not None:
-            raise refuse
-        token = attach(call.context) if call.context is not None else None
-        running = _running.set(call) if provider.native_spans is not None else None
+        except Exception as error:  # noqa: BLE001
+            self.observer.failed("before", error)
+        kwargs = self._start(call, instance, decision, kwargs)
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
+            call.leave()
             call.end(error=error)
             raise
-        finally:
-            if running is not None:
-                _running.reset(running)
-            if token is not None:
-                detach(token)
+        call.leave()
         return self._settle(call, result)
 
     async def _async(
@@ -525,26 +547,19 @@ class Engine:
         if call is None:
             return await function(*args, **kwargs)
         decision = None
-        if not endpoint.fetch:
-            try:
+        try:
+            if not endpoint.fetch:
                 decision = await self.observer.abefore(call.attributes, call.characters)
-            except Exception as error:  # noqa: BLE001
-                self.observer.failed("before", error)
-        kwargs, refuse = self._start(call, instance, decision, kwargs)
-        if refuse is not None:
-            raise refuse
-        token = attach(call.context) if call.context is not None else None
-        running = _running.set(call) if provider.native_spans is not None else None
+        except Exception as error:  # noqa: BLE001
+            self.observer.failed("before", error)
+        kwargs = self._start(call, instance, decision, kwargs)
         try:
             result = await function(*args, **kwargs)
         except BaseException as error:
+            call.leave()
             call.end(error=error)
             raise
-        finally:
-            if running is not None:
-                _running.reset(running)
-            if token is not None:
-                detach(token)
+        call.leave()
         return self._settle(call, result)
 
     def _prepare(
@@ -576,8 +591,8 @@ class Engine:
 
     def _start(
         self, call: _Call, instance: Any, decision: Decision | None, kwargs: dict[str, Any]
-    ) -> tuple[dict[str, Any], BaseException | None]:
-        """Starts the span; returns the arguments to call with, and the exception of a refused call."""
+    ) -> dict[str, Any]:
+        """Starts the span and makes it current; returns the arguments to call with. Raises for a refused call."""
         refuse: BaseException | None = None
         try:
             attributes, endpoint = call.attributes, call.endpoint
@@ -592,26 +607,23 @@ class Engine:
                 if asked is not None:
                     kwargs = {**kwargs, **asked}
                     call.hide = endpoint.hide
-            if not is_instrumentation_enabled():
-                if refuse is not None:
-                    call._ended = True
-                return kwargs, refuse
-            model = attributes.get(semconv.REQUEST_MODEL)
-            call.span = self._tracer.start_span(
-                f"{attributes[semconv.OPERATION]} {model}" if model else attributes[semconv.OPERATION],
-                kind=SpanKind.CLIENT,
-                attributes=attributes,
-                start_time=call.at,
-            )
-            call.context = set_span_in_context(call.span)
-            if refuse is not None:
-                call._ended = True
-                call.span.set_attribute(semconv.ERROR_TYPE, type(refuse).__qualname__)
-                call.span.set_status(Status(StatusCode.ERROR, str(refuse)))
-                call.span.end()
+            if is_instrumentation_enabled():
+                operation, model = attributes[semconv.OPERATION], attributes.get(semconv.REQUEST_MODEL)
+                call.span = self._tracer.start_span(
+                    f"{operation} {model}" if model else operation,
+                    kind=SpanKind.CLIENT,
+                    attributes=attributes,
+                    start_time=call.at,
+                )
+            if refuse is None:
+                call.enter()
+            else:
+                call.refused(refuse)
         except Exception as error:  # noqa: BLE001
             self.observer.failed("start", error)
-        return kwargs, refuse
+        if refuse is not None:
+            raise refuse
+        return kwargs
 
     def _settle(self, call: _Call, result: Any) -> Any:
         """Ends the call by what came back: a value now, a stream when it has been read. Never raises."""

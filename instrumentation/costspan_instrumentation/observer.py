@@ -33,7 +33,7 @@ class Decision(Protocol):
 
 
 class Observer(Protocol):
-    """Sees every call. What a method raises is swallowed and given to `failed`; only `Decision.refuse` reaches users."""
+    """Sees every call. What a method raises is swallowed and goes to `failed`; only `Decision.refuse` reaches users."""
 
     def before(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> Decision | None:
         """Asked before the call: its request attributes, and a function that counts the prompt's characters."""

@@ -1,4 +1,4 @@
-"""The engine on the real OpenAI SDK over real HTTP: whatever happens, the application sees what it would see without."""
+"""The engine on the real OpenAI SDK over real HTTP: the application sees what it would see without us."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ USAGE = {
     "total_tokens": 15,
     "prompt_tokens_details": {"cached_tokens": 8},
 }
-ASK = [{"role": "user", "content": "Say hello to twelve"}]
+ASK: Any = [{"role": "user", "content": "Say hello to twelve"}]
 
 
 @dataclass

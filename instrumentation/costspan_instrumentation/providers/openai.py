@@ -7,7 +7,17 @@ from typing import Any
 
 from costspan_instrumentation import semconv
 from costspan_instrumentation.hosts import provider_of
-from costspan_instrumentation.provider import Attributes, Endpoint, Provider, Seen, fields_of, get, known, total, undeclared
+from costspan_instrumentation.provider import (
+    Attributes,
+    Endpoint,
+    Provider,
+    Seen,
+    fields_of,
+    get,
+    known,
+    total,
+    undeclared,
+)
 
 _SCALARS = {str: str, int: int, float: float, bool: bool}
 
