@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import threading
 import time
 import uuid
@@ -28,7 +27,7 @@ from costspan_processor.attribution import KEYS
 from costspan_processor.enrich import card_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from opentelemetry.util.types import AttributeValue
 
@@ -459,12 +458,13 @@ class Guard:
     def settle(self, admission: Admission, priced: Priced) -> dict[str, AttributeValue]:
         """Replace a call's hold by what it cost; returns the budget attributes of its span."""
         pico = priced.total
+        error_type = priced.reading.kind.error_type
         if pico is not None:
             answer = self.store.settle(admission.id, _half_even(pico, 1000))
-        elif priced.reading.error_type is None:
+        elif error_type is None:
             # It was answered, so it was billed; the estimate is the best figure there is.
             answer = self.store.settle(admission.id, admission.amount)
-        elif _may_have_been_billed(priced.reading.error_type):
+        elif _may_have_been_billed(error_type):
             answer = self.store.settle(admission.id, admission.sent)
         else:
             answer = self.store.release(admission.id)
@@ -562,12 +562,12 @@ class Guard:
     def _estimate(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> tuple[int | None, int]:
         """Nanodollars of the whole call and of its prompt, rounded up; None if the model has no price."""
         reading = dialects.read(attributes)
-        card = None if reading is None else card_of(reading, int(self._clock() * NANO), self._book)
+        card = None if reading is None else card_of(reading.kind, int(self._clock() * NANO), self._book)
         if reading is None or card is None:
             return None, 0
         prompt = -(-characters() // CHARACTERS_PER_TOKEN)
         output = 0
-        if reading.operation != "embeddings":
+        if reading.kind.operation != "embeddings":
             asked = attributes.get(dialects.MAX_TOKENS)
             output = asked if isinstance(asked, int) and asked > 0 else ASSUMED_OUTPUT_TOKENS
         whole = card.cost(Usage({"input": prompt, "output": output})).total
@@ -622,7 +622,7 @@ class Guard:
                     )  # fmt: skip
 
 
-def _ids() -> Iterable[str]:
+def _ids() -> Iterator[str]:
     """Ids of holds: unique among all processes that may share a store."""
     prefix = uuid.uuid4().hex
     return (f"{prefix}-{number}" for number in itertools.count())

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from costspan_pricing import Usage, UsageError
+from costspan_pricing import METERS, Usage, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 STATUS: Final = "costspan.cost.status"
 OPERATION: Final = "gen_ai.operation.name"
@@ -46,12 +48,17 @@ NOT_BILLED: Final = frozenset({
 })  # fmt: skip
 """Operations whose spans carry no bill of their own."""
 
+_INPUT: Final = "gen_ai.usage.input_tokens"
+_OUTPUT: Final = "gen_ai.usage.output_tokens"
+_CACHE_READ: Final = "gen_ai.usage.cache_read.input_tokens"
+_REASONING: Final = "gen_ai.usage.reasoning.output_tokens"
+
 _FIELDS: Final[dict[str, str]] = {
-    "gen_ai.usage.input_tokens": "input",
-    "gen_ai.usage.output_tokens": "output",
-    "gen_ai.usage.cache_read.input_tokens": "cache_read",
+    _INPUT: "input",
+    _OUTPUT: "output",
+    _CACHE_READ: "cache_read",
     "gen_ai.usage.cache_write.input_tokens": "cache_write",
-    "gen_ai.usage.reasoning.output_tokens": "reasoning",
+    _REASONING: "reasoning",
     "gen_ai.usage.audio.input_tokens": "input_audio",
     "gen_ai.usage.image.input_tokens": "input_image",
     "gen_ai.usage.audio.output_tokens": "output_audio",
@@ -74,31 +81,66 @@ _OLDER: Final[dict[str, str]] = {
 }
 """Spellings of earlier conventions: used where today's is absent, since some emitters send both."""
 
-_IGNORED = {ESTIMATED, REPORTED_COST, ITERATIONS, INCONSISTENT}
-_LEARNT_AT_MOST = 4096
+_ASIDE: Final = frozenset({ESTIMATED, REPORTED_COST, ITERATIONS, INCONSISTENT})
+"""Attributes under `costspan.usage.` that are no meter."""
+
+_KIND: Final = (
+    OPERATION, PROVIDER, _SYSTEM, REQUEST_MODEL, RESPONSE_MODEL, SERVER_ADDRESS, SERVER_PORT, ERROR_TYPE, SERVICE_TIER,
+    _RESPONSE_TIER, _REQUEST_TIER, GEO, ESTIMATED,
+)  # fmt: skip
+"""Attributes that tell the kind of a call, as opposed to what it used."""
 
 _GEO_OF_HOST: Final = {"eu.api.openai.com": "eu", "us.api.openai.com": "us"}
 _UNSAID_TIERS: Final = frozenset({"auto", "default"})
+
+_SHAPES_AT_MOST = 512
+_KINDS_AT_MOST = 1024
+
+
+class Kind:
+    """What calls to one model have in common: everything a span says but the amounts. Shared, never changed."""
+
+    __slots__ = (
+        "billed", "error_type", "estimated", "geo", "operation", "provider", "request_model", "response_model",
+        "server_address", "server_port", "tier",
+    )  # fmt: skip
+
+    def __init__(self, attributes: Mapping[str, Any]) -> None:
+        get = attributes.get
+        provider = get(PROVIDER)
+        self.provider: Final[str | None] = _text(get(_SYSTEM) if provider is None else provider)
+        self.operation: Final[str] = _text(get(OPERATION)) or "chat"
+        self.billed: Final = self.operation not in NOT_BILLED
+        self.request_model: Final = _text(get(REQUEST_MODEL))
+        self.response_model: Final = _text(get(RESPONSE_MODEL))
+        self.server_address: Final = _text(get(SERVER_ADDRESS))
+        self.server_port: Final[int | None] = get(SERVER_PORT)
+        self.error_type: Final = _text(get(ERROR_TYPE))
+        self.estimated: Final = get(ESTIMATED) is True
+        """The usage is an estimate: the provider never said."""
+        tier = get(SERVICE_TIER)
+        if tier is None:
+            tier = get(_RESPONSE_TIER)
+            if tier is None:
+                tier = get(_REQUEST_TIER)
+                if tier in _UNSAID_TIERS:
+                    tier = None
+        self.tier: Final = _text(tier)
+        """Service tier that was served, or the one asked for where the answer does not say."""
+        geo = get(GEO)
+        self.geo: Final = _text(_GEO_OF_HOST.get(self.server_address or "") if geo is None else geo)
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else str(value)
 
 
 class Reading:
     """What one span says of one call. Counts are inclusive totals; None where the span does not say."""
 
-    __slots__ = (
-        "error_type", "estimated", "geo", "input_tokens", "operation", "output_tokens", "parts", "problem", "provider",
-        "reported_cost", "request_model", "response_model", "server_address", "server_port", "tier", "usage",
-    )  # fmt: skip
+    __slots__ = ("input_tokens", "kind", "output_tokens", "parts", "problem", "reported_cost", "tokens", "usage")
 
-    operation: str
-    provider: str | None
-    request_model: str | None
-    response_model: str | None
-    server_address: str | None
-    server_port: int | None
-    error_type: str | None
-    tier: str | None
-    """Service tier that was served, or asked for where the answer does not say."""
-    geo: str | None
+    kind: Kind
     usage: Usage | None
     """None: the span reports no usage, or one that cannot be (then `problem` says why)."""
     problem: str | None
@@ -106,9 +148,64 @@ class Reading:
     """Usage of other models inside the same call, in addition to `usage`: (model, usage)."""
     input_tokens: int | None
     output_tokens: int | None
-    reported_cost: float | None
+    tokens: Mapping[str, int]
+    """Tokens by component, each token under one of them; those of `parts` too."""
+    reported_cost: Any
     """USD, as the provider itself reported it."""
-    estimated: bool
+
+
+class _Plan:
+    """Where things are in spans that have the same attributes. Worked out once for such a shape, not once a call."""
+
+    __slots__ = ("aside", "counts", "extra", "fields", "kind", "kind_keys", "kinds", "plain")
+
+    def __init__(self, shape: tuple[str, ...]) -> None:
+        present = frozenset(shape)
+        self.kind_keys = tuple(key for key in _KIND if key in present)
+        self.kind = _getter(self.kind_keys)
+        self.kinds: dict[tuple[Any, ...], Kind] = {}
+        counted = [(key, field) for key, field in _FIELDS.items() if key in present]
+        named = {field for _, field in counted}
+        # Some emitters send both spellings: today's wins.
+        counted += [(key, field) for key, field in _OLDER.items() if key in present and field not in named]
+        self.fields = tuple(field for _, field in counted)
+        self.counts = _getter([key for key, _ in counted])
+        self.extra = {
+            key: key[len(_METER_PREFIX) :]
+            for key in shape
+            if key.startswith(_METER_PREFIX) and key not in _ASIDE and key not in _FIELDS
+        }
+        self.aside = REPORTED_COST in present or ITERATIONS in present
+        # What nearly every call reports: input, output and perhaps cached and reasoning tokens, under today's names.
+        self.plain = (
+            {"input", "output"} <= set(self.fields) <= {"input", "output", "cache_read", "reasoning"}
+            and all(_FIELDS.get(key) in self.fields for key, _ in counted)
+            and not self.extra
+            and not self.aside
+        )
+
+
+def _getter(keys: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]] | None:
+    """The values under `keys`, as a tuple; None for no keys."""
+    if not keys:
+        return None
+    if len(keys) == 1:
+        return lambda attributes, key=keys[0]: (attributes[key],)  # type: ignore[misc]
+    return itemgetter(*keys)
+
+
+_plans: dict[tuple[str, ...], _Plan | None] = {}
+
+
+def _plan(shape: tuple[str, ...]) -> _Plan | None:
+    """The plan for a shape; None if such a span is no GenAI call. Kept, unless the shapes never end."""
+    plan = None
+    if any(key in shape for key in (OPERATION, PROVIDER, _SYSTEM, REQUEST_MODEL)):
+        plan = _Plan(shape)
+    if len(_plans) >= _SHAPES_AT_MOST:
+        _plans.clear()
+    _plans[shape] = plan
+    return plan
 
 
 def read(
@@ -121,84 +218,104 @@ def read(
 
     `attributes` are the span's; `scope_name` and `scope_version` name the library that made it, `resource` the service.
     """
-    get = attributes.get
-    provider = get(PROVIDER)
-    if provider is None:
-        provider = get(_SYSTEM)
-    operation = get(OPERATION)
-    if operation is None:
-        if provider is None and REQUEST_MODEL not in attributes:
-            return None
-        operation = "chat"
-    elif operation in NOT_BILLED:
+    shape = tuple(attributes)
+    try:
+        plan = _plans[shape]
+    except KeyError:
+        plan = _plan(shape)
+    if plan is None:
+        return None
+    values = plan.kind(attributes)  # type: ignore[misc]  such a plan has at least one of the keys
+    try:
+        kind = plan.kinds[values]
+    except (KeyError, TypeError):
+        kind = _new_kind(plan, values)
+    if not kind.billed:
         return None
 
     reading = Reading()
-    reading.operation = operation
-    reading.provider = provider
-    reading.request_model = get(REQUEST_MODEL)
-    reading.response_model = get(RESPONSE_MODEL)
-    address = reading.server_address = get(SERVER_ADDRESS)
-    reading.server_port = get(SERVER_PORT)
-    reading.error_type = get(ERROR_TYPE)
-    reading.estimated = get(ESTIMATED) is True
-    reading.reported_cost = get(REPORTED_COST)
-    tier = get(SERVICE_TIER)
-    if tier is None:
-        tier = get(_RESPONSE_TIER)
-        if tier is None:
-            tier = get(_REQUEST_TIER)
-            if tier in _UNSAID_TIERS:
-                tier = None
-    reading.tier = tier
-    geo = get(GEO)
-    if geo is None and address is not None:
-        geo = _GEO_OF_HOST.get(address)
-    reading.geo = geo
-
+    reading.kind = kind
+    reading.problem = reading.reported_cost = None
     reading.parts = ()
-    try:
-        counts, extra = _counts(attributes)
-        reading.input_tokens = counts.get("input")
-        reading.output_tokens = counts.get("output")
-        if extra is not None:
-            reading.usage = Usage.from_inclusive(**counts, extra=extra)
-        elif counts:
-            reading.usage = Usage.from_inclusive(**counts)
-        else:
-            reading.usage = None
-        if ITERATIONS in attributes:
-            reading.parts = _parts(attributes[ITERATIONS])
-        reading.problem = None
-    except UsageError as error:
-        reading.usage = reading.input_tokens = reading.output_tokens = None
-        reading.problem = str(error)
+    if plan.plain:
+        get = attributes.get
+        sent = get(_INPUT)
+        received = get(_OUTPUT)
+        cached = get(_CACHE_READ)
+        if type(sent) is int and type(received) is int and (cached is None or type(cached) is int):
+            try:
+                usage = Usage.from_inclusive(input=sent, output=received, cache_read=cached, reasoning=get(_REASONING))
+            except UsageError:
+                pass
+            else:
+                reading.usage = usage
+                reading.input_tokens = sent
+                reading.output_tokens = received
+                if usage.inconsistent:
+                    reading.tokens = _by_component(usage)
+                elif cached:
+                    reading.tokens = {"input": sent - cached, "cache_read": cached, "output": received}
+                else:
+                    reading.tokens = {"input": sent, "output": received}
+                return reading
+    _read_usage(reading, plan, attributes)
     return reading
 
 
-def _counts(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _read_usage(reading: Reading, plan: _Plan, attributes: Mapping[str, Any]) -> None:
+    """Whatever a span may say about usage, and whatever dress the numbers are in."""
     counts: dict[str, Any] = {}
-    extra: dict[str, Any] | None = None
-    older: dict[str, Any] | None = None
-    ignored = _IGNORED
-    fields = _FIELDS
-    for key in attributes:
-        if key in ignored:
-            continue
-        value = attributes[key]
-        if key in fields:
-            counts[fields[key]] = value if type(value) is int else _number(value)
-        elif key in _OLDER:
-            older = older or {}
-            older[_OLDER[key]] = _number(value)
-        elif key.startswith(_METER_PREFIX):
-            extra = extra or {}
-            extra[key[len(_METER_PREFIX) :]] = _number(value)
-        elif len(ignored) < _LEARNT_AT_MOST:
-            ignored.add(key)
-    if older is not None:
-        counts = older | counts
-    return counts, extra
+    reading.tokens = {}
+    reading.usage = reading.input_tokens = reading.output_tokens = None
+    try:
+        if plan.aside:
+            reading.reported_cost = attributes.get(REPORTED_COST)
+        if plan.counts is not None:
+            counts = dict(zip(plan.fields, plan.counts(attributes), strict=True))
+        if plan.extra:
+            counts["extra"] = {meter: attributes[key] for key, meter in plan.extra.items()}
+        usage = usage_of(counts) if counts else None
+        parts = _parts(attributes[ITERATIONS]) if ITERATIONS in attributes else []
+        reading.tokens = _by_component(*((usage,) if usage is not None else ()), *(part for _, part in parts))
+        reading.usage = usage
+        reading.parts = parts
+        reading.input_tokens = counts.get("input")
+        reading.output_tokens = counts.get("output")
+    except UsageError as error:
+        reading.problem = str(error)
+
+
+def _by_component(*usages: Usage) -> dict[str, int]:
+    tokens: dict[str, int] = {}
+    for usage in usages:
+        for meter, quantity in usage.quantities.items():
+            known = METERS.get(meter)
+            if known is not None and known.unit == "token":
+                tokens[known.component] = tokens.get(known.component, 0) + quantity
+    return tokens
+
+
+def _new_kind(plan: _Plan, values: tuple[Any, ...]) -> Kind:
+    kind = Kind(dict(zip(plan.kind_keys, values, strict=True)))
+    if len(plan.kinds) >= _KINDS_AT_MOST:
+        plan.kinds.clear()
+    with suppress(TypeError):  # a value that is a list: such a span is read, and not remembered
+        plan.kinds[values] = kind
+    return kind
+
+
+def usage_of(counts: dict[str, Any]) -> Usage:
+    """`Usage.from_inclusive` of counts that may be numbers in another dress ("12", 12.0); `counts` is put right."""
+    try:
+        return Usage.from_inclusive(**counts)
+    except UsageError:
+        extra = counts.get("extra")
+        for field, value in counts.items():
+            if field != "extra":
+                counts[field] = _number(value)
+        if extra is not None:
+            counts["extra"] = {meter: _number(value) for meter, value in extra.items()}
+        return Usage.from_inclusive(**counts)
 
 
 def _number(value: Any) -> Any:
@@ -216,11 +333,14 @@ def _number(value: Any) -> Any:
 def _parts(iterations: Any) -> list[tuple[str | None, Usage]]:
     parts: list[tuple[str | None, Usage]] = []
     try:
-        listed = json.loads(iterations) if isinstance(iterations, str) else iterations
-        for part in listed:
-            model = part.get("model")
-            counts, extra = _counts({key: value for key, value in part.items() if key != "model"})
-            parts.append((model, Usage.from_inclusive(**counts, extra=extra or {})))
+        for part in json.loads(iterations) if isinstance(iterations, str) else iterations:
+            counts = {field: part[key] for key, field in (_OLDER | _FIELDS).items() if key in part}
+            extra = {
+                key[len(_METER_PREFIX) :]: value
+                for key, value in part.items()
+                if key.startswith(_METER_PREFIX) and key not in _ASIDE and key not in _FIELDS
+            }
+            parts.append((part.get("model"), usage_of({**counts, "extra": extra})))
     except UsageError:
         raise
     except (TypeError, ValueError, AttributeError) as error:

@@ -5,10 +5,11 @@ The engine's observer, the span processor and the collector all end here, so a c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 from costspan_pricing import PICO, Cost
-from costspan_processor.dialects import INCONSISTENT, STATUS, Reading, read
+from costspan_processor.dialects import INCONSISTENT, STATUS, read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from costspan_pricing import PriceBook, RateCard, Usage
+    from costspan_processor.dialects import Kind, Reading
 
 TOTAL: Final = "costspan.cost.total"
 SAVINGS: Final = "costspan.cost.cache_savings"
 BOOK_FIGURE: Final = "costspan.cost.book"
 BOOK_VERSION: Final = "costspan.price.book"
 PRICE_SOURCE: Final = "costspan.price.source"
+_AMOUNT: Final = "gen_ai.usage.cost.amount"
+_CURRENCY: Final = "gen_ai.usage.cost.currency"
+_WHOSE: Final = "gen_ai.usage.cost.source"
 
 _COMPONENT: Final = {
     "input": "costspan.cost.input",
@@ -39,72 +44,85 @@ class Priced:
     unless the usage itself is an estimate.
     """
 
-    __slots__ = ("components", "cost", "reading", "saved", "status", "total", "write_premium")
+    __slots__ = ("book", "components", "cost", "local", "reading", "saved", "source", "status", "total", "write_premium")
 
-    def __init__(self, reading: Reading, cost: Cost) -> None:
+    def __init__(self, reading: Reading, cost: Cost, card: RateCard | None = None) -> None:
         self.reading = reading
         self.cost = cost
         self.total = cost.total
-        status = cost.status
-        self.status: str = "estimated" if reading.estimated and status == "priced" else status
+        status: str = cost.status
+        if status == "priced" and reading.kind.estimated:
+            status = "estimated"
+        self.status = status
         components = self.components = cost.components
         # Worked out once: the span, the counters and the summary all show them.
         self.saved = cost.cache_savings if "cache_read" in components else 0
         self.write_premium = cost.cache_write_premium if "cache_write" in components else 0
+        if card is None:
+            self.book = cost.book
+            self.source = cost.period_source
+            self.local = cost.local
+        else:
+            self.book = card.book
+            self.source = card.source
+            self.local = None
 
 
 def assess(reading: Reading, at_ns: int, book: PriceBook) -> Priced:
     """Price one reading at the instant `at_ns` (unix nanoseconds)."""
-    cost = _of_book(reading, at_ns, book)
-    if reading.reported_cost is not None:
-        try:
-            cost = Cost.reported(reading.reported_cost, cost)
-        except ValueError:
-            # What the provider sent is no amount of money; the book's own figure stands.
-            pass
-    return Priced(reading, cost)
-
-
-def _of_book(reading: Reading, at_ns: int, book: PriceBook) -> Cost:
     if reading.problem is not None:
-        return Cost.unpriced("invalid_usage")
+        return Priced(reading, Cost.unpriced("invalid_usage"))
+    kind = reading.kind
     usage = reading.usage
     cost = None
     if usage is not None:
-        card = card_of(reading, at_ns, book)
-        cost = Cost.unpriced(_why_no_card(reading.provider, book)) if card is None else card.cost(usage)
+        card = card_of(kind, at_ns, book)
+        if card is not None:
+            cost = card.cost(usage)
+            if not reading.parts and reading.reported_cost is None:
+                return Priced(reading, cost, card)
+        else:
+            cost = _no_card(kind.provider, book)
     for model, part in reading.parts:
-        of_part = _of_part(reading, model, part, at_ns, book)
+        of_part = _of_part(kind, model, part, at_ns, book)
         cost = of_part if cost is None else cost + of_part
-    return Cost.unpriced("no_usage") if cost is None else cost
+    if cost is None:
+        cost = Cost.unpriced("no_usage")
+    if reading.reported_cost is not None:
+        # What is no amount of money leaves the book's own figure standing.
+        with suppress(ValueError):
+            cost = Cost.reported(reading.reported_cost, cost)
+    return Priced(reading, cost)
 
 
-def card_of(reading: Reading, at_ns: int, book: PriceBook) -> RateCard | None:
+def card_of(kind: Kind, at_ns: int, book: PriceBook) -> RateCard | None:
     """The rates of the model that answered, else of the one that was asked for; None if the book has neither."""
-    provider = reading.provider
+    provider = kind.provider
     if provider is None:
         return None
-    answered, asked = reading.response_model, reading.request_model
-    card = None
+    answered = kind.response_model
     if answered is not None:
-        card = book.card(provider, answered, at_ns, reading.tier, reading.geo)
-    if card is None and asked is not None and asked != answered:
-        card = book.card(provider, asked, at_ns, reading.tier, reading.geo)
-    return card
+        card = book.card(provider, answered, at_ns, kind.tier, kind.geo)
+        if card is not None:
+            return card
+    asked = kind.request_model
+    if asked is None or asked == answered:
+        return None
+    return book.card(provider, asked, at_ns, kind.tier, kind.geo)
 
 
-def _of_part(reading: Reading, model: str | None, usage: Usage, at_ns: int, book: PriceBook) -> Cost:
+def _of_part(kind: Kind, model: str | None, usage: Usage, at_ns: int, book: PriceBook) -> Cost:
     if model is None:
-        card = card_of(reading, at_ns, book)
-    elif reading.provider is None:
+        card = card_of(kind, at_ns, book)
+    elif kind.provider is None:
         card = None
     else:
-        card = book.card(reading.provider, model, at_ns, reading.tier, reading.geo)
-    return Cost.unpriced(_why_no_card(reading.provider, book)) if card is None else card.cost(usage)
+        card = book.card(kind.provider, model, at_ns, kind.tier, kind.geo)
+    return _no_card(kind.provider, book) if card is None else card.cost(usage)
 
 
-def _why_no_card(provider: str | None, book: PriceBook) -> Literal["unknown_model", "unknown_provider"]:
-    return "unknown_model" if provider is not None and book.knows(provider) else "unknown_provider"
+def _no_card(provider: str | None, book: PriceBook) -> Cost:
+    return Cost.unpriced("unknown_model" if provider is not None and book.knows(provider) else "unknown_provider")
 
 
 def describe(priced: Priced, proposal: bool = True) -> dict[str, AttributeValue]:
@@ -113,28 +131,39 @@ def describe(priced: Priced, proposal: bool = True) -> dict[str, AttributeValue]
     `proposal` adds `gen_ai.usage.cost.*`, which the GenAI conventions are still discussing. The status comes first and
     the total second, so that they are what stays where a span's attribute limit is near.
     """
-    cost = priced.cost
+    status = priced.status
     total = priced.total
-    result: dict[str, AttributeValue] = {STATUS: priced.status}
-    if total is not None:
-        result[TOTAL] = usd = total / PICO
-        local = cost.local
-        if proposal:
-            result["gen_ai.usage.cost.amount"] = usd
-            result["gen_ai.usage.cost.currency"] = "USD"
-            result["gen_ai.usage.cost.source"] = cost.source
-        if local is None or local.total == total:
-            component = _COMPONENT
-            for name, pico in priced.components.items():
-                result[component[name]] = pico / PICO
-        if local is not None and local.total is not None:
-            result[BOOK_FIGURE] = local.total / PICO
-        if "cache_read" in priced.components:
-            result[SAVINGS] = priced.saved / PICO
-        if version := cost.book:
-            result[BOOK_VERSION] = version
-            result[PRICE_SOURCE] = cost.period_source
     usage = priced.reading.usage
+    if total is None:
+        if usage is not None and usage.inconsistent:
+            return {STATUS: status, INCONSISTENT: True}
+        return {STATUS: status}
+    usd = total / PICO
+    if proposal:
+        # One literal: a dict that is filled key by key grows, and is copied, three times on the way.
+        result: dict[str, AttributeValue] = {
+            STATUS: status,
+            TOTAL: usd,
+            BOOK_VERSION: priced.book,
+            PRICE_SOURCE: priced.source,
+            _AMOUNT: usd,
+            _CURRENCY: "USD",
+            _WHOSE: "local" if priced.local is None else "provider",
+        }
+    else:
+        result = {STATUS: status, TOTAL: usd, BOOK_VERSION: priced.book, PRICE_SOURCE: priced.source}
+    components = priced.components
+    local = priced.local
+    if local is None or local.total == total:
+        name = _COMPONENT
+        for component in components:
+            result[name[component]] = components[component] / PICO
+    if local is not None and local.total is not None:
+        result[BOOK_FIGURE] = local.total / PICO
+    if "cache_read" in components:
+        result[SAVINGS] = priced.saved / PICO
+    if not priced.book:
+        del result[BOOK_VERSION], result[PRICE_SOURCE]
     if usage is not None and usage.inconsistent:
         result[INCONSISTENT] = True
     return result
@@ -158,4 +187,3 @@ def enrich(
         return {}
     reading = read(attributes)
     return {} if reading is None else describe(assess(reading, at_ns, book), proposal)
-

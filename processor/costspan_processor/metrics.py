@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from costspan_pricing import METERS, PICO
+from costspan_pricing import PICO
 from costspan_processor import dialects
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.metrics import Meter, MeterProvider
 
-    from costspan_pricing import Usage
     from costspan_processor.dialects import Kind
     from costspan_processor.enrich import Priced
 
@@ -129,18 +128,6 @@ class Route:
         self.output = {**labels, _TOKEN_TYPE: "output"}
 
 
-class _TokenComponents(dict[str, "str | None"]):
-    """Meter -> its component if it counts tokens, else None; asked of the registry once per meter."""
-
-    def __missing__(self, meter: str) -> str | None:
-        known = METERS.get(meter)
-        component = self[meter] = known.component if known is not None and known.unit == "token" else None
-        return component
-
-
-_TOKEN_COMPONENT: Final = _TokenComponents()
-
-
 class Table:
     """Counts of calls, tokens and money by provider, models, operation and attribution; exact under any concurrency.
 
@@ -195,8 +182,6 @@ class Table:
         """Count one call. Its duration goes into the summary, not into a metric."""
         row = route.row
         status = priced.status
-        reading = priced.reading
-        usage = reading.usage
         with self._lock:
             calls = row.calls
             if status in calls:
@@ -215,23 +200,16 @@ class Table:
                     row.saved += priced.saved
                 if priced.write_premium:
                     row.premium += priced.write_premium
-            if usage is not None:
-                self._count_tokens(row, usage)
-            for _, part in reading.parts:
-                self._count_tokens(row, part)
+            counts = priced.reading.tokens
+            tokens = row.tokens
+            for component in counts:
+                if component in tokens:
+                    tokens[component] += counts[component]
+                elif counts[component]:
+                    self._add("tokens", row, component, counts[component])
             if duration_ns is not None:
                 row.latency_ns += duration_ns
                 row.timed += 1
-
-    def _count_tokens(self, row: _Row, usage: Usage) -> None:
-        quantities = usage.quantities
-        tokens = row.tokens
-        for meter in quantities:
-            component = _TOKEN_COMPONENT[meter]
-            if component in tokens:
-                tokens[component] += quantities[meter]
-            elif component is not None:
-                self._add("tokens", row, component, quantities[meter])
 
     def failed(self, where: str) -> None:
         """Count an internal error of ours."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("costspan")
 
+_FOREVER: Final = float("inf")
 _NOTHING: Final[Mapping[str, AttributeValue]] = {}
 
 
@@ -135,15 +136,18 @@ class CostObserver:
     ) -> None:
         """Add a priced call to the counters and running totals. `own`: we made its span, so its histograms are ours."""
         table = self.table
-        route = table.route(priced.reading, None if who is None else who.values(table.dimensions))
-        tokens = table.count(route, priced, None if duration is None else round(duration * 1e9))
+        reading = priced.reading
+        kind = reading.kind
+        route = table.route(kind, None if who is None else who.values(table.dimensions))
+        if duration is not None and not 0 <= duration < _FOREVER:
+            duration = None
+        table.count(route, priced, None if duration is None else int(duration * 1e9))
         if own:
             table.record(route, priced, duration, first_chunk, context)
         if who is not None:
-            reading = priced.reading
-            model = reading.response_model or reading.request_model or ""
+            tokens = sum(reading.tokens.values())
             for totals in who.totals:
-                totals.add(reading.provider or "", model, priced.total, tokens)
+                totals.add(kind.provider or "", kind.response_model or kind.request_model or "", priced.total, tokens)
 
     def failed(self, where: str, error: BaseException) -> None:
         """Note an error of ours: counted each time, logged (with its traceback) once a place."""
