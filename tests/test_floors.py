@@ -1,0 +1,37 @@
+"""What import-linter cannot say: which part of OpenTelemetry a floor may import, and what a start costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_instrumentation_uses_the_api_of_opentelemetry_and_never_its_sdk() -> None:
+    found = [
+        f"{path.name}: {name}"
+        for path in (ROOT / "instrumentation").rglob("*.py")
+        for name in _imports(path)
+        if name.startswith("opentelemetry.sdk")
+    ]
+    assert found == []
+
+
+def test_importing_costspan_imports_no_provider_sdk_and_no_optional_part() -> None:
+    heavy = "openai anthropic google.genai redis grpc typer rich prometheus_client".split()
+    code = f"import sys, costspan; print([name for name in {heavy!r} if name in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert out.stdout.strip() == "[]"
+
+
+def _imports(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.append(node.module)
+    return names
