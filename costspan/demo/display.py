@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.terminal_theme import TerminalTheme
@@ -205,10 +206,10 @@ def picture_svg(session: Session, summary: Summary) -> str:
     console = Console(
         file=io.StringIO(),
         record=True,
-        width=WIDTH,
+        width=WIDTH + 2,
         force_terminal=True,
         color_system="truecolor",
         legacy_windows=False,
     )
-    console.print(picture(session, summary))
+    console.print(Padding(picture(session, summary), (0, 1, 1, 1)))
     return console.export_svg(title="costspan demo", theme=_THEME, code_format=_SVG, unique_id="costspan")
