@@ -25,9 +25,9 @@ def nanoseconds(instant: str) -> int:
 
 
 def spans(periods: Iterable[Mapping[str, Any]], layer: str, where: str) -> list[dict[str, Any]]:
-    """The periods of one layer in order, with their ends as nanoseconds and the layer's name in each.
+    """The periods of one layer, with their ends as nanoseconds and the layer's name in each.
 
-    Raises ``ValueError`` if two of them overlap or one ends before it begins.
+    Raises ``ValueError`` if one ends before it begins or two overlap; those that only extend may, and hold in order.
     """
     ready = [
         {
@@ -38,12 +38,12 @@ def spans(periods: Iterable[Mapping[str, Any]], layer: str, where: str) -> list[
         }
         for period in periods
     ]
-    ready.sort(key=lambda period: int(period["from_ns"]))
     end = ALWAYS[0]
-    for period in ready:
-        if period["from_ns"] < end or period["to_ns"] <= period["from_ns"]:
+    for period in sorted(ready, key=lambda period: int(period["from_ns"])):
+        if period["to_ns"] <= period["from_ns"] or (not period.get("extends") and period["from_ns"] < end):
             raise ValueError(f"{where}: the period from {period.get('from')} overlaps another or ends too early")
-        end = period["to_ns"]
+        if not period.get("extends"):
+            end = period["to_ns"]
     return ready
 
 

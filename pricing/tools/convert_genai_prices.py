@@ -88,7 +88,7 @@ PROVIDERS: dict[str, dict[str, Any]] = {
 }
 """How upstream's providers are called here and by others. One that is not listed keeps its name."""
 
-VERSION = re.compile(r"[-@](?:20\d\d)?$")
+VERSION = re.compile(r"[-@](?:20\d\d-?)?$")
 GROUNDED_BY_PROMPT = re.compile(r"^gemini-(?:[12]|flash-1|pro-1|live-2)")
 
 
@@ -183,7 +183,8 @@ def names_of(provider: upstream.Provider, model: upstream.ModelInfo) -> tuple[li
                 text = clause.starts_with if isinstance(clause, upstream.ClauseStartsWith) else clause.contains
                 text = VERSION.sub("", re.sub(r"-0$", "", text) if text.startswith("ft:") else text)
                 names.add(text)
-                versions.add(text)
+                # The model's own name is dated too where it is longer than the prefix (gpt-4o-mini-audio[-preview]).
+                versions.update({text, *({model.id} if model.is_match(model.id) else ())})
             case upstream.ClauseRegex():
                 plain = re.match(r"\^((?:[\w-]|\\\.)+?)(?:-\\d|\[-@\]\\d)", clause.regex)
                 if plain:
@@ -284,7 +285,7 @@ def _proportional(base: Any, then: Any, tier: Any) -> Any:
     """A tier's price at the time of ``base``, given what it was when the standard price was ``then``."""
     if base == then:
         return tier
-    if isinstance(tier, upstream.TieredPrices):
+    if isinstance(tier, upstream.TieredPrices) and isinstance(base, upstream.TieredPrices):
         return upstream.TieredPrices(
             base=_proportional(base.base, then.base, tier.base),
             tiers=[
@@ -292,8 +293,14 @@ def _proportional(base: Any, then: Any, tier: Any) -> Any:
                 for old, at, new in zip(base.tiers, then.tiers, tier.tiers, strict=True)
             ],
         )
-    flat, flat_then = (x.base if isinstance(x, upstream.TieredPrices) else x for x in (base, then))
-    return flat * tier / flat_then
+    if isinstance(then, upstream.TieredPrices):
+        then = then.base
+    if isinstance(base, upstream.TieredPrices):
+        return upstream.TieredPrices(
+            base=base.base * tier / then,
+            tiers=[upstream.Tier(start=old.start, price=old.price * tier / then) for old in base.tiers],
+        )
+    return base * tier / then
 
 
 def _rates(provider: str, model: str, prices: dict[str, Any]) -> dict[str, Any]:
