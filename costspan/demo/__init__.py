@@ -74,7 +74,10 @@ def run(
             raise DemoError("costspan saw no call: is it switched off by COSTSPAN_ENABLED=false?")
         summary = costspan.summary()
         if svg is not None:
-            svg.write_text(picture_svg(session, summary), encoding="utf-8")
+            try:
+                svg.write_text(picture_svg(session, summary), encoding="utf-8")
+            except OSError as error:
+                raise DemoError(f"the picture cannot be written to {svg}: {error.strerror}") from error
         if as_json:
             print(to_json(summary))
         else:
