@@ -107,7 +107,7 @@ def _keep_serving(session: Session, provider: DemoProvider, console: Console, po
     def status() -> Text:
         total = costspan.summary()["total"]
         where = Text(f"\nhttp://127.0.0.1:{port}/metrics", style="cyan")
-        return where.append("   Ctrl-C ends it   ", style="dim") + session_line(
+        return where.append("   the conversation goes on; Ctrl-C ends it\n", style="dim") + session_line(
             total["cost"], total["calls"], total["tokens"]["total"]
         )
 
