@@ -272,8 +272,9 @@ class MemoryStore:
             if (before := self._done.get(id)) is not None:
                 return before
             names = tuple(claim.account for claim in claims)
-            if id in self._holds or id in self._expired:
-                return self._answer(names)
+            held = self._holds.get(id) or self._expired.get(id)
+            if held is not None:
+                return self._answer(held.accounts)
             for claim in claims:
                 account = self._account(claim)
                 # A call that costs nothing is never refused, not even by a budget that is overspent.

@@ -148,7 +148,9 @@ def after_fork(meter_provider: object, scope_name: str) -> None:
     if consumer is None:
         return
     _renew_lock(consumer, "_lock")
-    for storage in getattr(consumer, "_reader_storages", {}).values():
+    for reader, storage in getattr(consumer, "_reader_storages", {}).items():
+        _renew_lock(reader, "_lock")
+        _renew_lock(reader, "_export_lock")
         _renew_lock(storage, "_lock")
         matches = getattr(storage, "_instrument_view_instrument_matches", {})
         for instrument in list(matches):
