@@ -1,0 +1,154 @@
+"""The command line: `costspan price`, `run`, `demo` and `version`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+app = typer.Typer(
+    help="The price of every LLM call, while it happens.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class InputError(Exception):
+    """What the user gave cannot be used; the message says what, where, and what to do."""
+
+
+def main() -> NoReturn:
+    """The console script `costspan`. Bad input is one line on standard error and exit status 2."""
+    command = " ".join(["costspan", *sys.argv[1:2]] if len(sys.argv) > 1 and sys.argv[1][:1] != "-" else ["costspan"])
+    try:
+        status = app(standalone_mode=False, prog_name="costspan")
+    except InputError as error:
+        _fail(f"{command}: {error}", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(128 + 2)
+    except Exception as error:
+        # Typer has its own copy of click's exceptions in some versions, and click's in others.
+        say = getattr(error, "format_message", None)
+        if not callable(say):
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(say())
+            sys.exit(0)
+        message = " ".join(str(say()).split()).rstrip(".")
+        _fail(f"{command}: {message}; see `costspan --help`", 2)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(status)
+
+
+@app.command()
+def price(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="JSON lines; - or nothing is standard input.", show_default=False)
+    ] = "-",
+    at: Annotated[
+        str | None,
+        typer.Option(help="Instant (RFC 3339) of lines that name none; by default now.", metavar="INSTANT"),
+    ] = None,
+) -> None:
+    """Price usage, a JSON line each.
+
+    In: {provider, model, usage_format, usage}, and if you like id, at, tier and context. Out: one line with the cost.
+    Exit status 1 if any line could not be read; its answer then has `error`.
+    """
+    from costspan.price import LineError, Pricer, instant, price_lines
+
+    try:
+        moment = time.time_ns() if at is None else instant(at)
+    except LineError as error:
+        raise InputError(f"--at: {error}") from None
+    try:
+        with _opened(file) as source:
+            count, bad = price_lines(source, sys.stdout.buffer, Pricer(moment))
+    except BrokenPipeError:
+        # Whoever read our answers has enough of them. Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(128 + 13) from None
+    if bad:
+        _fail(f"costspan price: {bad} of {count} lines could not be read; each says why under `error`", 1)
+
+
+def _opened(file: str) -> BinaryIO:
+    if file == "-":
+        if sys.stdin.isatty():
+            print("costspan price: reading JSON lines from the terminal; Ctrl-D ends them", file=sys.stderr)
+        return sys.stdin.buffer
+    try:
+        return Path(file).open("rb")
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}): give a file of JSON lines, or -") from None
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def run(
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND [ARGS]...", help="The program, such as: -- python app.py")
+    ],
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write the summary there, as JSON.")
+    ] = None,
+) -> None:
+    """Run a program and say what its LLM calls cost.
+
+    The table by provider, model and feature comes on standard error when the program ends. The program needs no change;
+    its output and its exit status stay its own. Child processes are counted too.
+    """
+    from costspan.run import RunError, run
+
+    try:
+        status = run(command, json)
+    except RunError as error:
+        _fail(f"costspan run: {error}", error.status)
+    raise typer.Exit(status)
+
+
+@app.command()
+def demo(
+    fast: Annotated[bool, typer.Option("--fast", help="No pauses.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the last picture there, as SVG.")] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Keep /metrics for Prometheus until Ctrl-C.")] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port of --serve.")] = 9464,
+) -> None:
+    """Watch a conversation cost money.
+
+    Three real SDKs talk to a provider on this machine: no account and no network are needed.
+    """
+    from costspan.demo import DemoError
+    from costspan.demo import run as play
+
+    try:
+        play(fast=fast or None, as_json=json, svg=svg, serve=serve, port=port)
+    except DemoError as error:
+        _fail(f"costspan demo: {error}", 1)
+
+
+@app.command()
+def version() -> None:
+    """Print the versions of costspan and its prices."""
+    from costspan_pricing import PriceBook
+
+    try:
+        own = version_of("costspan")
+    except PackageNotFoundError:
+        own = "(not installed)"
+    print(f"costspan {own}, price book {PriceBook.bundled().version}")
