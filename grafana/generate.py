@@ -69,7 +69,7 @@ def spent(label: str) -> str:
         f" or sum by ({label}) (increase(costspan_cost_USD_total{{{FILTER}}}[$__range]))"
     )
     named = f'label_replace({total}, "{label}", "(none)", "{label}", "")'
-    return f"sort_desc(topk(10, {named}))"
+    return f"sort_desc(topk(8, {named}))"
 
 
 def to_date(record: str) -> str:
@@ -116,7 +116,7 @@ def figure(title: str, description: str, unit: str, expr: str, width: int) -> st
         .reduce_options(last_value())
         .graph_mode(common_models.BigValueGraphMode.NONE)
         .color_mode(common_models.BigValueColorMode.VALUE)
-        .height(5)
+        .height(6)
         .span(width)
     )
 
@@ -134,10 +134,13 @@ def bars(title: str, description: str, unit: str, expr: str, label: str, width: 
         .orientation(common_models.VizOrientation.HORIZONTAL)
         .display_mode(common_models.BarGaugeDisplayMode.BASIC)
         .value_mode(common_models.BarGaugeValueMode.TEXT)
-        .name_placement(common_models.BarGaugeNamePlacement.LEFT)
         .show_unfilled(False)
-        # Left to itself, Grafana writes few bars in letters so large that their names are cut.
-        .text(common.VizTextDisplayOptions().title_size(13).value_size(16))
+        # Beside the bars, names longer than two fifths of the panel would be cut: model names are.
+        .name_placement(common_models.BarGaugeNamePlacement.TOP)
+        .text(common.VizTextDisplayOptions().title_size(12).value_size(14))
+        .sizing(common_models.BarGaugeSizing.MANUAL)
+        .min_viz_height(34)
+        .max_viz_height(40)
         .color_scheme(fixed(BLUE))
         .height(height)
         .span(width)
@@ -146,7 +149,9 @@ def bars(title: str, description: str, unit: str, expr: str, label: str, width: 
 
 def spend_by(title: str, what: str, label: str, no_value: str) -> bargauge.Panel:
     return (
-        bars(title, f"{what}, the ten highest, over the time range. {EXACT}", units.Dollars, spent(label), label, 6, 8)
+        bars(
+            title, f"{what}, the eight highest, over the time range. {EXACT}", units.Dollars, spent(label), label, 6, 10
+        )
         .decimals(2)
         .no_value(no_value)
     )
@@ -210,7 +215,7 @@ def top() -> list[Builder[models.Panel]]:
             f"Since midnight UTC, as the budgets count. {EXACT}",
             units.Dollars,
             to_date("costspan:cost_USD:today"),
-            4,
+            5,
         )
         .time_from("now/d")
         .hide_time_override(True)
@@ -218,11 +223,11 @@ def top() -> list[Builder[models.Panel]]:
         .color_scheme(fixed(BLUE))
         .no_value("nothing yet"),
         figure(
-            "Spend, month to date",
-            f"Since the first of the month, midnight UTC, as the budgets count. {EXACT}",
+            "Month to date",
+            f"Spend since the first of the month, midnight UTC, as the budgets count. {EXACT}",
             units.Dollars,
             to_date("costspan:cost_USD:month_to_date"),
-            4,
+            5,
         )
         .time_from("now/M")
         .hide_time_override(True)
@@ -235,8 +240,8 @@ def top() -> list[Builder[models.Panel]]:
             units.PercentUnit,
             f'sort_desc(max by ({by_budget}) (costspan_budget_utilization_ratio{{job=~"$job"}}))',
             "costspan_budget_name}} · {{costspan_budget_period",
-            10,
-            5,
+            8,
+            6,
         )
         .max(1)
         .decimals(0)
@@ -245,7 +250,7 @@ def top() -> list[Builder[models.Panel]]:
         .thresholds(steps((None, GREEN), (0.75, YELLOW), (0.9, ORANGE), (1, RED)))
         .no_value("no budget configured"),
         figure(
-            "Unpriced calls",
+            "Unpriced",
             "Share of the calls over the time range whose cost is not fully known: model or provider not in the price "
             "book, a meter without a rate, or a usage that cannot be. Their money is missing from every figure here. "
             f"{ESTIMATE}",
@@ -257,7 +262,7 @@ def top() -> list[Builder[models.Panel]]:
         .thresholds(steps((None, GREEN), (0.0001, ORANGE), (0.05, RED)))
         .no_value("no calls"),
         figure(
-            "Refused calls",
+            "Refused",
             "Calls over the time range that a budget with the policy block refused. Such a budget stops short of its "
             f"limit, so it may refuse below 100 %. Filtered by job alone. {ESTIMATE}",
             units.Short,

@@ -70,7 +70,7 @@ def test_the_totals_are_true_to_the_cent(told: Told) -> None:
     story = told.story
     shown = {panel["title"]: panel["targets"][0]["expr"] for panel in panels()}
     today = told.prometheus.value(interpolated(shown["Spend today"], RANGE), END)
-    month = told.prometheus.value(interpolated(shown["Spend, month to date"], RANGE), END)
+    month = told.prometheus.value(interpolated(shown["Month to date"], RANGE), END)
     assert today == pytest.approx(float(story.today), abs=1e-9)
     assert month == pytest.approx(float(story.month_to_date), abs=1e-9)
     assert 0 < story.month_to_date < sum(story.by_model.values())
