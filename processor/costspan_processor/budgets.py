@@ -1,7 +1,7 @@
 """Limits on spending that hold: an estimate is reserved before the call, the actual settled after it.
 
 A `Store` keeps the money: for each account (a budget in one period) what is spent and what is held. Its four mutations
-are idempotent by id, and nothing is ever reset: a new period is a new account. Stores count integer nanodollars, since
+are idempotent by key, and nothing is ever reset: a new period is a new account. Stores count integer nanodollars, since
 they will also be databases; holds are rounded up, actuals half-even, once.
 """
 
@@ -64,7 +64,7 @@ class Period(NamedTuple):
 
 
 def period_at(kind: Literal["day", "month"], at: float) -> Period:
-    """The calendar day or month in UTC that contains the instant `at` (unix seconds). Periods tile: no gap, no overlap."""
+    """The calendar day or month in UTC that contains `at` (unix seconds). Periods tile: no gap, no overlap."""
     moment = datetime.fromtimestamp(at, UTC)
     start = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     if kind == "day":
@@ -158,10 +158,11 @@ class BudgetExceeded(Exception):  # noqa: N818  the word that users of budgets s
         state = f"${_plain(self.spent)} spent and ${_plain(self.held)} held of ${_plain(self.limit)}"
         if self.asked is None:
             return (
-                f"budget {self.budget!r} blocks model {self.model!r}, which has no price in the book: add one, or let the "
-                f"budget warn ({state} until {until})"
+                f"budget {self.budget!r} blocks model {self.model!r}, which has no price in the book: "
+                f"add one, or let the budget warn ({state} until {until})"
             )
-        return f"budget {self.budget!r} would be exceeded: {state}, this call may cost ${_plain(self.asked)}; resets {until}"
+        asked = _plain(self.asked)
+        return f"budget {self.budget!r} would be exceeded: {state}, this call may cost ${asked}; resets {until}"
 
 
 def _plain(amount: Decimal) -> str:
@@ -198,26 +199,28 @@ class Answer(NamedTuple):
 
 
 class Store(Protocol):
-    """Where accounts live. Every method is one atomic step; mutations are idempotent by id: a second one with the same
-    id changes nothing. A store's own clock decides when a hold expires; an expired hold is charged at its estimate.
+    """Where accounts live. Every method is one atomic step.
+
+    Mutations are idempotent by their key: a second one with the same key changes nothing. A store's own clock decides
+    when a hold expires; an expired hold is charged at its estimate.
     """
 
     local: bool
     """Whether a call does no I/O, so that it may be made anywhere."""
 
-    def reserve(self, id: str, amount: int, claims: Sequence[Claim], ttl: float) -> Answer:  # noqa: A002
+    def reserve(self, key: str, amount: int, claims: Sequence[Claim], ttl: float) -> Answer:
         """Hold `amount` in all accounts, or in none if one that blocks has no room. Nothing is held when refused."""
         ...
 
-    def settle(self, id: str, actual: int) -> Answer:  # noqa: A002
+    def settle(self, key: str, actual: int) -> Answer:
         """Replace the hold (or the charge that its expiry made) by what was really spent, in the hold's accounts."""
         ...
 
-    def release(self, id: str) -> Answer:  # noqa: A002
+    def release(self, key: str) -> Answer:
         """Drop the hold: nothing was spent."""
         ...
 
-    def charge(self, id: str, amount: int, claims: Sequence[Claim]) -> Answer:  # noqa: A002
+    def charge(self, key: str, amount: int, claims: Sequence[Claim]) -> Answer:
         """Spend without a hold: the call is over, so no limit refuses it."""
         ...
 
@@ -249,7 +252,7 @@ class _Hold:
 
 
 _REMEMBERED: Final = 4096
-"""Ids of finished calls kept for idempotency. Within one process a repeat comes at once or never."""
+"""Keys of finished calls kept for idempotency. Within one process a repeat comes at once or never."""
 
 
 class MemoryStore:
@@ -266,13 +269,13 @@ class MemoryStore:
         self._expired: OrderedDict[str, _Hold] = OrderedDict()
         self._done: OrderedDict[str, Answer] = OrderedDict()
 
-    def reserve(self, id: str, amount: int, claims: Sequence[Claim], ttl: float) -> Answer:  # noqa: A002, D102
+    def reserve(self, key: str, amount: int, claims: Sequence[Claim], ttl: float) -> Answer:
         with self._lock:
             self._expire()
-            if (before := self._done.get(id)) is not None:
+            if (before := self._done.get(key)) is not None:
                 return before
             names = tuple(claim.account for claim in claims)
-            held = self._holds.get(id) or self._expired.get(id)
+            held = self._holds.get(key) or self._expired.get(key)
             if held is not None:
                 return self._answer(held.accounts)
             for claim in claims:
@@ -282,25 +285,25 @@ class MemoryStore:
                     return Answer(False, claim.account, {name: self._balance(name) for name in names}, ())
             for name in names:
                 self._accounts[name].held += amount
-            self._holds[id] = _Hold(amount, names, self._clock() + ttl)
+            self._holds[key] = _Hold(amount, names, self._clock() + ttl)
             return self._answer(names)
 
-    def settle(self, id: str, actual: int) -> Answer:  # noqa: A002, D102
-        return self._finish(id, actual)
+    def settle(self, key: str, actual: int) -> Answer:
+        return self._finish(key, actual)
 
-    def release(self, id: str) -> Answer:  # noqa: A002, D102
-        return self._finish(id, 0)
+    def release(self, key: str) -> Answer:
+        return self._finish(key, 0)
 
-    def charge(self, id: str, amount: int, claims: Sequence[Claim]) -> Answer:  # noqa: A002, D102
+    def charge(self, key: str, amount: int, claims: Sequence[Claim]) -> Answer:
         with self._lock:
             self._expire()
-            if (before := self._done.get(id)) is not None:
+            if (before := self._done.get(key)) is not None:
                 return before
             for claim in claims:
                 self._account(claim).spent += amount
-            return self._remember(id, self._answer(tuple(claim.account for claim in claims)))
+            return self._remember(key, self._answer(tuple(claim.account for claim in claims)))
 
-    def read(self, accounts: Iterable[str]) -> Mapping[str, Balance]:  # noqa: D102
+    def read(self, accounts: Iterable[str]) -> Mapping[str, Balance]:
         with self._lock:
             self._expire()
             return {name: self._balance(name) for name in accounts}
@@ -313,36 +316,36 @@ class MemoryStore:
         for account in self._accounts.values():
             account.held = 0
 
-    def _finish(self, id: str, actual: int) -> Answer:  # noqa: A002
+    def _finish(self, key: str, actual: int) -> Answer:
         with self._lock:
             self._expire()
-            if (hold := self._holds.pop(id, None)) is not None:
+            if (hold := self._holds.pop(key, None)) is not None:
                 for name in hold.accounts:
                     account = self._accounts[name]
                     account.held -= hold.amount
                     account.spent += actual
-            elif (hold := self._expired.pop(id, None)) is not None:
+            elif (hold := self._expired.pop(key, None)) is not None:
                 for name in hold.accounts:
                     account = self._accounts[name]
                     account.unsettled -= hold.amount
                     account.spent += actual - hold.amount
             else:
-                return self._done.get(id, _NOTHING)
-            return self._remember(id, self._answer(hold.accounts))
+                return self._done.get(key, _NOTHING)
+            return self._remember(key, self._answer(hold.accounts))
 
     def _expire(self) -> None:
         now = self._clock()
         while self._holds:
-            id, hold = next(iter(self._holds.items()))  # noqa: A001
+            key, hold = next(iter(self._holds.items()))
             if hold.expires > now:
                 return
-            del self._holds[id]
+            del self._holds[key]
             for name in hold.accounts:
                 account = self._accounts[name]
                 account.held -= hold.amount
                 account.spent += hold.amount
                 account.unsettled += hold.amount
-            self._expired[id] = hold
+            self._expired[key] = hold
             if len(self._expired) > _REMEMBERED:
                 self._expired.popitem(last=False)
 
@@ -370,9 +373,9 @@ class MemoryStore:
                     crossed.append((name, percent))
         return Answer(True, None, {name: self._balance(name) for name in names}, tuple(crossed))
 
-    def _remember(self, id: str, answer: Answer) -> Answer:  # noqa: A002
+    def _remember(self, key: str, answer: Answer) -> Answer:
         # A repeat is told the same, but that its thresholds were crossed is news only once.
-        self._done[id] = answer._replace(crossed=())
+        self._done[key] = answer._replace(crossed=())
         if len(self._done) > _REMEMBERED:
             self._done.popitem(last=False)
         return answer
@@ -384,10 +387,10 @@ _NOTHING: Final = Answer(True, None, MappingProxyType({}), ())
 class Admission:
     """A call that was let through, until it is settled."""
 
-    __slots__ = ("amount", "attributes", "budgets", "id", "sent")
+    __slots__ = ("amount", "attributes", "budgets", "key", "sent")
 
-    def __init__(self, id: str, budgets: Sequence[tuple[Budget, Period]], amount: int, sent: int) -> None:  # noqa: A002
-        self.id = id
+    def __init__(self, key: str, budgets: Sequence[tuple[Budget, Period]], amount: int, sent: int) -> None:
+        self.key = key
         self.budgets = budgets
         self.amount = amount
         """The estimate, nanodollars."""
@@ -429,8 +432,8 @@ class Guard:
     ) -> Admission | tuple[BudgetExceeded, dict[str, AttributeValue]] | None:
         """Reserve for a call that is about to be made; None if no budget is concerned.
 
-        `attributes` are those of the request, `characters()` the length of the prompt's text. A refusal is the exception
-        to raise and the attributes of the refused span.
+        `attributes` are those of the request, `characters()` the length of the prompt's text. A refusal is the
+        exception to raise and the attributes of the refused span.
         """
         matching = self._matching(attributes, who)
         if not matching:
@@ -441,51 +444,55 @@ class Guard:
                 if budget.policy == "block":
                     balance = self.store.read((_account(budget, period),))[_account(budget, period)]
                     return self._refusal(budget, period, balance, None, attributes)
-        id = next(self._ids)  # noqa: A001
-        answer = self.store.reserve(id, amount or 0, _claims(matching), self._hold_seconds)
+        key = next(self._ids)
+        answer = self.store.reserve(key, amount or 0, _claims(matching), self._hold_seconds)
         self._news(answer, matching)
-        if not answer.admitted:
+        if (full := answer.refused_by) is not None:
             for budget, period in matching:
-                if _account(budget, period) == answer.refused_by:
-                    return self._refusal(budget, period, answer.balances[answer.refused_by], amount, attributes)
+                if _account(budget, period) == full:
+                    return self._refusal(budget, period, answer.balances[full], amount, attributes)
         with self._lock:
             for budget, period in matching:
                 balance = answer.balances[_account(budget, period)]
                 over = balance.spent + balance.held > _nano(budget.limit)
-                key = (budget.name, "warned" if over else "allowed")
-                self._decisions[key] = self._decisions.get(key, 0) + 1
-        return Admission(id, matching, amount or 0, sent)
+                said = (budget.name, "warned" if over else "allowed")
+                self._decisions[said] = self._decisions.get(said, 0) + 1
+        return Admission(key, matching, amount or 0, sent)
 
     def settle(self, admission: Admission, priced: Priced) -> dict[str, AttributeValue]:
         """Replace a call's hold by what it cost; returns the budget attributes of its span."""
         pico = priced.total
         error_type = priced.reading.kind.error_type
         if pico is not None:
-            answer = self.store.settle(admission.id, _half_even(pico, 1000))
+            answer = self.store.settle(admission.key, _half_even(pico, 1000))
         elif error_type is None:
             # It was answered, so it was billed; the estimate is the best figure there is.
-            answer = self.store.settle(admission.id, admission.amount)
+            answer = self.store.settle(admission.key, admission.amount)
         elif _may_have_been_billed(error_type):
-            answer = self.store.settle(admission.id, admission.sent)
+            answer = self.store.settle(admission.key, admission.sent)
         else:
-            answer = self.store.release(admission.id)
+            answer = self.store.release(admission.key)
         self._news(answer, admission.budgets)
         return self._attributes(admission.budgets, answer)
 
     def charge(
-        self, id: str, attributes: Mapping[str, Any], who: Attribution | None, priced: Priced  # noqa: A002
+        self,
+        key: str,
+        attributes: Mapping[str, Any],
+        who: Attribution | None,
+        priced: Priced,
     ) -> dict[str, AttributeValue]:
-        """Charge a call that was not asked about before it was made; `id` must be the call's own (trace and span id)."""
+        """Charge a call that nobody asked about before it was made; `key` is its own (trace and span id)."""
         pico = priced.total
         matching = self._matching(attributes, who) if pico is not None else ()
         if not matching or pico is None:
             return {}
-        answer = self.store.charge(id, _half_even(pico, 1000), _claims(matching))
+        answer = self.store.charge(key, _half_even(pico, 1000), _claims(matching))
         self._news(answer, matching)
         return self._attributes(matching, answer)
 
-    def new_id(self) -> str:
-        """An id for a charge that has none of its own."""
+    def new_key(self) -> str:
+        """A key for a charge that has none of its own."""
         return next(self._ids)
 
     def refresh(self) -> None:

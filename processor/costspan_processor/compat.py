@@ -69,9 +69,9 @@ def add_when_ending(span: Span, new: Mapping[str, AttributeValue]) -> bool:
         }
     # A new container and not the old one unfrozen: whoever reads the old one meanwhile sees it whole.
     thawed = BoundedAttributes(frozen.maxlen, None, immutable=True, max_value_len=frozen.max_value_len)
-    thawed._dict = {**old, **added}  # noqa: SLF001  through the front door every old value would be checked again
+    thawed._dict = {**old, **added}
     thawed.dropped = frozen.dropped + len(new) - len(added)
-    span._attributes = thawed  # noqa: SLF001
+    span._attributes = thawed
     return True
 
 

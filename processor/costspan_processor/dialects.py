@@ -162,6 +162,7 @@ class _Plan:
     def __init__(self, shape: tuple[str, ...]) -> None:
         present = frozenset(shape)
         self.kind_keys = tuple(key for key in _KIND if key in present)
+        # There is at least one of these keys, or the shape would have no plan.
         self.kind = _getter(self.kind_keys)
         self.kinds: dict[tuple[Any, ...], Kind] = {}
         counted = [(key, field) for key, field in _FIELDS.items() if key in present]
@@ -169,7 +170,7 @@ class _Plan:
         # Some emitters send both spellings: today's wins.
         counted += [(key, field) for key, field in _OLDER.items() if key in present and field not in named]
         self.fields = tuple(field for _, field in counted)
-        self.counts = _getter([key for key, _ in counted])
+        self.counts = _getter([key for key, _ in counted]) if counted else None
         self.extra = {
             key: key[len(_METER_PREFIX) :]
             for key in shape
@@ -185,12 +186,11 @@ class _Plan:
         )
 
 
-def _getter(keys: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]] | None:
-    """The values under `keys`, as a tuple; None for no keys."""
-    if not keys:
-        return None
+def _getter(keys: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """The values under `keys`, as a tuple even if it is one."""
     if len(keys) == 1:
-        return lambda attributes, key=keys[0]: (attributes[key],)  # type: ignore[misc]
+        (only,) = keys
+        return lambda attributes: (attributes[only],)
     return itemgetter(*keys)
 
 
@@ -225,7 +225,7 @@ def read(
         plan = _plan(shape)
     if plan is None:
         return None
-    values = plan.kind(attributes)  # type: ignore[misc]  such a plan has at least one of the keys
+    values = plan.kind(attributes)
     try:
         kind = plan.kinds[values]
     except (KeyError, TypeError):

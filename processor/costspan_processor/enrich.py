@@ -44,7 +44,18 @@ class Priced:
     unless the usage itself is an estimate.
     """
 
-    __slots__ = ("book", "components", "cost", "local", "reading", "saved", "source", "status", "total", "write_premium")
+    __slots__ = (
+        "book",
+        "components",
+        "cost",
+        "local",
+        "reading",
+        "saved",
+        "source",
+        "status",
+        "total",
+        "write_premium",
+    )
 
     def __init__(self, reading: Reading, cost: Cost, card: RateCard | None = None) -> None:
         self.reading = reading

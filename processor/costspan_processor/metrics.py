@@ -50,8 +50,8 @@ _prefix = ""
 
 
 def _new_process() -> None:
-    # A forked worker's series must differ from its parent's and its siblings', whatever the exporter; process ids repeat
-    # from container to container, so it is drawn at random.
+    # A forked worker's series must differ from its parent's and its siblings', whatever the exporter. Process ids
+    # repeat from container to container, so the name is drawn at random.
     global _generations, _prefix  # noqa: PLW0603
     _prefix = uuid.uuid4().hex[:8] + "-"
     _generations = itertools.count()
@@ -131,13 +131,13 @@ class Route:
 class Table:
     """Counts of calls, tokens and money by provider, models, operation and attribution; exact under any concurrency.
 
-    One table is one *generation*: `shutdown` and a new `init`, and every fork, get a new table with a meter of its own,
-    told apart by the scope attribute `costspan.generation`, and `close()` silences the old one. Zeroing or carrying over
-    values instead would make counters go backwards or count twice.
+    One table is one *generation*: `shutdown` and a new `init`, and every fork, get a new table with a meter of its
+    own, told apart by the scope attribute `costspan.generation`, and `close()` silences the old one. Zeroing or
+    carrying over values instead would make counters go backwards or count twice.
 
     `dimensions` are the attribution attributes that become labels. A dimension has at most `max_values` different
-    values; further ones are counted under `_overflow`. The table holds at most `max_series` series per instrument, below
-    the limit of 2,000 at which the SDK would drop labels; further rows are counted in one row of `_overflow`.
+    values; further ones are counted under `_overflow`. The table holds at most `max_series` series per instrument,
+    below the limit of 2,000 at which the SDK would drop labels; further rows are counted in one row of `_overflow`.
     """
 
     def __init__(
@@ -159,20 +159,18 @@ class Table:
         self._routes: dict[tuple[Kind, tuple[str | None, ...] | None], Route] = {}
         self._seen: dict[str, set[str]] = {}
         self._max_values = max_values
-        self._series_left = {name: max_series - _SERIES_KEPT_FREE for name in ("calls", "cost", "tokens")}
+        self._series_left = dict.fromkeys(("calls", "cost", "tokens"), max_series - _SERIES_KEPT_FREE)
         self._errors: dict[str, int] = {}
         self._closed = False
         self.record: Callable[[Route, Priced, float | None, float | None, Context | None], None]
         """Record the conventions' own metrics of a call that we instrumented: seconds in all, to the first chunk."""
-        self.meter: Final[Meter] = meter_provider.get_meter(
-            SCOPE, version, attributes={GENERATION_ATTRIBUTE: self.id}
-        )
+        self.meter: Final[Meter] = meter_provider.get_meter(SCOPE, version, attributes={GENERATION_ATTRIBUTE: self.id})
         self._instruments(generation)
 
     # What happens on the caller's time.
 
     def route(self, kind: Kind, dimensions: tuple[str | None, ...] | None) -> Route:
-        """Where calls of a kind are counted. `dimensions` are the values of `self.dimensions`, None if there is none."""
+        """Where calls of a kind are counted. `dimensions` are the values of `self.dimensions`, None if it has none."""
         try:
             return self._routes[kind, dimensions]
         except KeyError:
@@ -235,11 +233,11 @@ class Table:
             return dict(self._errors)
 
     def close(self) -> None:
-        """Fall silent: from now on the callbacks observe nothing. Counting goes on, for whoever still holds the table."""
+        """Fall silent: the callbacks observe nothing from now on."""
         self._closed = True
 
     def observe(self, read: Callable[[], Iterable[Observation]]) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        """A callback for an instrument of this generation's meter: `read()` while the generation is open, then silence."""
+        """A callback for an instrument of this generation's meter: `read()` while it is open, then silence."""
 
         def callback(_options: CallbackOptions) -> Iterable[Observation]:
             if self._closed:
@@ -460,9 +458,7 @@ class _NextMetrics:
 
     def __init__(self, meter: Meter, table: Table) -> None:
         def seconds(name: str, description: str) -> Callable[..., None]:
-            return meter.create_histogram(
-                name, "s", description, explicit_bucket_boundaries_advisory=_SECONDS
-            ).record
+            return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=_SECONDS).record
 
         def tokens(name: str, description: str) -> Callable[..., None]:
             return meter.create_histogram(

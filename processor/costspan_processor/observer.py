@@ -1,5 +1,6 @@
-"""What the instrumentation's engine calls before and after every call to a model. It shares no type with us: the engine
-knows the shape of an observer, and this is one.
+"""What the instrumentation's engine calls before and after every call to a model.
+
+It shares no type with us: the engine knows the shape of an observer, and this is one.
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ class Call:
 
 
 class Decision:
-    """What happens to a call: `refuse` is raised instead of making it, `overrides` replace request arguments,
-    `attributes` go on its span at the start. `token` comes back in `after`.
+    """What happens to a call.
+
+    `refuse` is raised instead of making it, `overrides` replace request arguments, `attributes` go on its span at the
+    start, `token` comes back in `after`.
     """
 
     __slots__ = ("attributes", "overrides", "refuse", "token")
@@ -61,7 +64,7 @@ class Decision:
 
 
 class CostObserver:
-    """Prices every call the engine makes, counts it, and holds it to the budgets. Never raises for what a call holds."""
+    """Prices every call that the engine sees, counts it, and holds it to the budgets."""
 
     def __init__(self, book: PriceBook, table: Table, guard: Guard | None = None, *, proposal: bool = True) -> None:
         self.book = book
@@ -120,7 +123,7 @@ class CostObserver:
             if admission is not None:
                 result.update(guard.settle(admission, priced))
             else:
-                result.update(guard.charge(guard.new_id(), attributes, who, priced))
+                result.update(guard.charge(guard.new_key(), attributes, who, priced))
         self.count(priced, who, duration, first_chunk, context, own=True)
         return result
 

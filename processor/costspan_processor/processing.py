@@ -1,6 +1,4 @@
-"""The whole of the processor, built and wired: observer, span processor, counters, budgets; and what happens to them
-at shutdown and after a fork.
-"""
+"""The whole of the processor, built and wired; and what happens to it at shutdown and after a fork."""
 
 from __future__ import annotations
 
@@ -70,7 +68,7 @@ class Processing:
         book: PriceBook | None = None,
         budgets: Sequence[Budget] = (),
         store: Store | None = None,
-        settings: Settings = Settings(),  # noqa: B008  immutable
+        settings: Settings = Settings(),
         version: str | None = None,
         before_collection: Callable[[], None] | None = None,
     ) -> None:
@@ -104,8 +102,10 @@ class Processing:
         _started.add(self)
 
     def shutdown(self) -> None:
-        """Leave spans alone from now on. The counters keep their last values, for the collection that is still to come;
-        they go when a new `Processing` takes their place on the same meter provider.
+        """Leave spans alone from now on.
+
+        The counters keep their last values, for the collection that is still to come; they go when a new `Processing`
+        takes their place on the same meter provider.
         """
         with self._lock:
             self._running = False
@@ -151,7 +151,7 @@ def _after_fork_in_child() -> None:
     # A copy: the set must not change while it is walked, and no exception may reach the program that forks.
     for processing in list(_started):
         try:
-            processing._after_fork()  # noqa: SLF001
+            processing._after_fork()
         except Exception as error:  # noqa: BLE001
             processing.observer.failed("processing.after_fork", error)
 

@@ -1,4 +1,4 @@
-"""Spans of every GenAI instrumentation in the process: whom they are for when they start, what they cost when they end."""
+"""Spans of every GenAI instrumentation in the process: whom they are for, and what they cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from costspan_processor.dialects import OPERATION, PROVIDER, REQUEST_MODEL, STAT
 from costspan_processor.enrich import assess, describe, enrich
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import Span
@@ -62,7 +62,7 @@ class CostSpanProcessor(SpanProcessor):
         try:
             new = self._enriched(span, attributes)
             if new and not compat.add_when_ending(span, new):
-                raise RuntimeError("this OpenTelemetry SDK lets nobody add attributes to a span that ends")
+                self._failed("processor.frozen_span", RuntimeError("this OpenTelemetry SDK lets nobody price a span"))
         except Exception as error:  # noqa: BLE001  a span must end whatever happens here
             self._failed("processor.on_ending", error)
 
@@ -86,8 +86,8 @@ class CostSpanProcessor(SpanProcessor):
         if observer is not None:
             if observer.guard is not None:
                 identity = span.get_span_context()
-                id = f"{identity.trace_id:032x}:{identity.span_id:016x}"  # noqa: A001
-                result.update(observer.guard.charge(id, attributes, who, priced))
+                key = f"{identity.trace_id:032x}:{identity.span_id:016x}"
+                result.update(observer.guard.charge(key, attributes, who, priced))
             duration = None if span.end_time is None else max(0, span.end_time - start) / 1e9
             observer.count(priced, who, duration, own=False)
         # The price first: where a span has little room left, the first ones are those that stay.

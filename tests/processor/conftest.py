@@ -39,7 +39,13 @@ def book() -> PriceBook:
     """A provider of our own invention, so that no test breaks when somebody's price changes."""
     return PriceBook.bundled().with_prices(
         {
-            "acme/large": {"input": "2", "output": "8", "cache_read": "0.5", "cache_write_5m": "2.5", "audio_seconds": "6"},
+            "acme/large": {
+                "input": "2",
+                "output": "8",
+                "cache_read": "0.5",
+                "cache_write_5m": "2.5",
+                "audio_seconds": "6",
+            },
             "acme/small": {"input": "1", "output": "4"},
             "acme/embed": {"input": "0.02"},
         }
@@ -60,9 +66,11 @@ class Telemetry:
         self.processing.start()
         self.observer = self.processing.observer
 
-    def call(self, attributes: Mapping[str, Any] = CHAT, duration: float = 0.5, **more: Any) -> Mapping[str, Any]:
+    def call(
+        self, changed: Mapping[str, Any] | None = None, *, base: Mapping[str, Any] = CHAT, duration: float = 0.5
+    ) -> Mapping[str, Any]:
         """One call, as the instrumentation's engine reports it: before, after, and what its span gets."""
-        attributes = {**attributes, **more}
+        attributes = {**base, **(changed or {})}
         decision = self.observer.before(attributes, lambda: 400)
         if decision is not None and decision.refuse is not None:
             raise decision.refuse
@@ -114,5 +122,3 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-

@@ -49,7 +49,7 @@ def test_running_totals_of_nested_blocks(shop: Telemetry) -> None:
         shop.call()
         with block(task="rank") as inner:
             shop.call()
-            shop.call(**{"gen_ai.request.model": "huge", "gen_ai.response.model": "huge"})
+            shop.call({"gen_ai.request.model": "huge", "gen_ai.response.model": "huge"})
     shop.call()
     assert (inner.cost, inner.tokens, inner.calls, inner.unpriced) == (Decimal("0.0016"), 2200, 2, 1)
     assert (outer.cost, outer.tokens, outer.calls, outer.unpriced) == (Decimal("0.0032"), 3300, 3, 1)

@@ -155,10 +155,10 @@ class TestTheStore:
 
         def work(name: int) -> None:
             for number in range(50):
-                id = f"{name}-{number}"
-                if store.reserve(id, 7, [claim(limit=1000)], 60).admitted:
-                    admitted.append(id)
-                    store.settle(id, 7)
+                key = f"{name}-{number}"
+                if store.reserve(key, 7, [claim(limit=1000)], 60).admitted:
+                    admitted.append(key)
+                    store.settle(key, 7)
 
         threads = [threading.Thread(target=work, args=(name,)) for name in range(16)]
         for thread in threads:
@@ -193,32 +193,32 @@ class Conservation(RuleBasedStateMachine):
     def orphaned(self, account: str) -> int:
         return sum(amount for amount, names, end in self.holds.values() if account in names and end <= self.clock.now)
 
-    @rule(id=ids, amount=amounts, accounts=accounts)
-    def reserve(self, id: str, amount: int, accounts: list[str]) -> None:
-        answer = self.store.reserve(id, amount, [claim(name) for name in accounts], 60)
-        if id in self.finished or id in self.holds:
+    @rule(key=ids, amount=amounts, accounts=accounts)
+    def reserve(self, key: str, amount: int, accounts: list[str]) -> None:
+        answer = self.store.reserve(key, amount, [claim(name) for name in accounts], 60)
+        if key in self.finished or key in self.holds:
             return
         room = all(self.spent[name] + self.orphaned(name) + self.held(name) + amount <= 1000 for name in accounts)
         assert answer.admitted == (room or amount == 0)
         if answer.admitted:
-            self.holds[id] = (amount, accounts, self.clock.now + 60)
+            self.holds[key] = (amount, accounts, self.clock.now + 60)
 
-    @rule(id=ids, actual=amounts)
-    def settle(self, id: str, actual: int) -> None:
-        self.store.settle(id, actual)
-        self.finish(id, actual)
+    @rule(key=ids, actual=amounts)
+    def settle(self, key: str, actual: int) -> None:
+        self.store.settle(key, actual)
+        self.finish(key, actual)
 
-    @rule(id=ids)
-    def release(self, id: str) -> None:
-        self.store.release(id)
-        self.finish(id, 0)
+    @rule(key=ids)
+    def release(self, key: str) -> None:
+        self.store.release(key)
+        self.finish(key, 0)
 
-    @rule(id=ids, amount=amounts, accounts=accounts)
-    def charge(self, id: str, amount: int, accounts: list[str]) -> None:
-        id = f"span-{id}"
-        self.store.charge(id, amount, [claim(name) for name in accounts])
-        if id not in self.finished:
-            self.finished.add(id)
+    @rule(key=ids, amount=amounts, accounts=accounts)
+    def charge(self, key: str, amount: int, accounts: list[str]) -> None:
+        key = f"span-{key}"
+        self.store.charge(key, amount, [claim(name) for name in accounts])
+        if key not in self.finished:
+            self.finished.add(key)
             for name in accounts:
                 self.spent[name] += amount
 
@@ -226,10 +226,10 @@ class Conservation(RuleBasedStateMachine):
     def wait(self, seconds: int) -> None:
         self.clock.now += seconds
 
-    def finish(self, id: str, actual: int) -> None:
-        if id in self.holds:
-            _, names, _ = self.holds.pop(id)
-            self.finished.add(id)
+    def finish(self, key: str, actual: int) -> None:
+        if key in self.holds:
+            _, names, _ = self.holds.pop(key)
+            self.finished.add(key)
             for name in names:
                 self.spent[name] += actual
 
@@ -293,7 +293,7 @@ class TestTheGuard:
         assert now < refusal.period_end
         assert refusal.period_end.day == 1
         assert str(refusal).startswith(
-            "budget 'team' would be exceeded: $0.0016 spent and $0 held of $0.009, this call may cost $0.008392; resets "
+            "budget 'team' would be exceeded: $0.0016 spent and $0 held of $0.009, this call may cost $0.008392; "
         )
         assert decision.attributes == {
             "costspan.cost.status": "no_usage",
@@ -316,7 +316,8 @@ class TestTheGuard:
         states = [shop.call()["costspan.budget.status"] for _ in range(3)]
         assert states == ["warning", "exceeded", "exceeded"]
         assert [record.getMessage().split(" (")[0] for record in caplog.records] == [
-            f"budget 'team': {percent} % of $0.003 reached in {datetime.now(UTC):%Y-%m}" for percent in (50, 75, 80, 90, 100)
+            f"budget 'team': {percent} % of $0.003 reached in {datetime.now(UTC):%Y-%m}"
+            for percent in (50, 75, 80, 90, 100)
         ]
 
     def test_what_budgets_said_is_counted(self, telemetry: Callable[..., Telemetry]) -> None:
@@ -335,12 +336,12 @@ class TestTheGuard:
     ) -> None:
         shop = telemetry(budgets=[blocking()])
         with pytest.raises(BudgetExceeded, match="blocks model 'huge', which has no price") as caught:
-            shop.call(REQUEST, **{"gen_ai.request.model": "huge"})
+            shop.call({"gen_ai.request.model": "huge"}, base=REQUEST)
         assert caught.value.asked is None
 
     def test_a_model_without_a_price_passes_a_budget_that_warns(self, telemetry: Callable[..., Telemetry]) -> None:
         shop = telemetry(budgets=[Budget("team", Decimal(1))])
-        result = shop.call(**{"gen_ai.request.model": "huge", "gen_ai.response.model": "huge"})
+        result = shop.call({"gen_ai.request.model": "huge", "gen_ai.response.model": "huge"})
         assert result["costspan.cost.status"] == "unknown_model"
 
     @pytest.mark.parametrize(
@@ -444,4 +445,3 @@ class TestTheGuard:
         assert guard.store.read([account])[account].held == 20, "$0.02 a million is 20 nanodollars a token"
         shop.observer.after(decision.token, {**embed, "gen_ai.usage.input_tokens": 1}, AT, 0.1, None, None)
         assert guard.store.read([account])[account].spent == 20
-

@@ -236,5 +236,7 @@ def test_the_engine_and_the_processor_mean_the_same_names() -> None:
     read_as_usage = {*dialects._FIELDS, *dialects._ASIDE}
     emitted = {value for value in vars(semconv).values() if isinstance(value, str) and ".usage." in value}
     # Text is what remains of a total, and a meter is any name under costspan.usage.
-    unread = {name for name in emitted - read_as_usage if not name.startswith(("gen_ai.usage.text.", "costspan.usage."))}
+    unread = {
+        name for name in emitted - read_as_usage if not name.startswith(("gen_ai.usage.text.", "costspan.usage."))
+    }
     assert unread == set()

@@ -68,12 +68,12 @@ def test_what_one_call_leaves_behind(shop: Telemetry) -> None:
 
 
 def test_a_cache_write_costs_a_premium(shop: Telemetry) -> None:
-    shop.call(**{"gen_ai.usage.cache_write.input_tokens": 100})
+    shop.call({"gen_ai.usage.cache_write.input_tokens": 100})
     assert shop.metrics()["costspan.cache.write_premium"] == {labels(): 0.00005}
 
 
 def test_a_call_without_a_price_is_counted_and_costs_no_zero(shop: Telemetry) -> None:
-    shop.call(**{"gen_ai.request.model": "huge", "gen_ai.response.model": "huge"})
+    shop.call({"gen_ai.request.model": "huge", "gen_ai.response.model": "huge"})
     seen = shop.metrics()
     assert "costspan.cost" not in seen
     ((key, count),) = seen["costspan.calls"].items()
@@ -84,7 +84,7 @@ def test_a_call_without_a_price_is_counted_and_costs_no_zero(shop: Telemetry) ->
 
 def test_a_failed_call_shows_its_error_in_the_duration_alone(shop: Telemetry) -> None:
     failed = {key: value for key, value in CHAT.items() if "usage" not in key and "response" not in key}
-    shop.call(failed, **{"error.type": "RateLimitError"})
+    shop.call({"error.type": "RateLimitError"}, base=failed)
     seen = shop.metrics()
     ((key, _),) = seen["gen_ai.client.operation.duration"].items()
     assert dict(key)["error.type"] == "RateLimitError"
@@ -101,7 +101,7 @@ def test_the_first_chunk_of_a_stream(shop: Telemetry) -> None:
 
 
 def test_what_the_provider_charged_is_what_is_counted(shop: Telemetry) -> None:
-    shop.call(**{"costspan.usage.reported_cost": 0.0017})
+    shop.call({"costspan.usage.reported_cost": 0.0017})
     assert shop.metrics()["costspan.cost"] == {labels(("costspan.component", "other")): 0.0017}
 
 
@@ -119,7 +119,7 @@ def test_team_feature_and_task_become_labels_and_user_does_not(shop: Telemetry) 
 
 def test_the_next_generation_of_the_conventions(telemetry: Callable[..., Telemetry]) -> None:
     shop = telemetry(settings=Settings(genai_metrics="next"))
-    shop.call(**{"gen_ai.usage.audio.input_tokens": 50, "gen_ai.usage.reasoning.output_tokens": 40})
+    shop.call({"gen_ai.usage.audio.input_tokens": 50, "gen_ai.usage.reasoning.output_tokens": 40})
     shop.call({"gen_ai.operation.name": "embeddings", "gen_ai.provider.name": "acme", "gen_ai.request.model": "embed",
                "gen_ai.usage.input_tokens": 10})  # fmt: skip
     seen = {name: points for name, points in shop.metrics().items() if name.startswith("gen_ai.")}
@@ -231,9 +231,7 @@ class TestReaders:
 
     def test_names_in_prometheus(self, book: PriceBook) -> None:
         registry = CollectorRegistry()
-        processing = Processing(
-            TracerProvider(), MeterProvider([PrometheusMetricReader(registry=registry)]), book=book
-        )
+        processing = Processing(TracerProvider(), MeterProvider([PrometheusMetricReader(registry=registry)]), book=book)
         processing.observer.after(None, CHAT, AT, 0.5, 0.1, None)
         processing.observer.failed("reader", ValueError("x"))
         text = generate_latest(registry).decode()
@@ -250,7 +248,9 @@ class TestReaders:
             "gen_ai_client_operation_time_to_first_chunk_seconds_bucket",
         } <= families
         ((found, _),) = [
-            item for item in scraped(registry, "costspan_cost_USD_total").items() if ("costspan_component", "output") in item[0]
+            item
+            for item in scraped(registry, "costspan_cost_USD_total").items()
+            if ("costspan_component", "output") in item[0]
         ]
         assert {
             ("gen_ai_provider_name", "acme"),
@@ -284,7 +284,7 @@ class TestBounds:
     def test_the_table_has_a_bound_and_its_totals_stay_exact(self, telemetry: Callable[..., Telemetry]) -> None:
         shop = telemetry(settings=Settings(max_values=100, max_series=60))
         for number in range(100):
-            shop.call(**{"gen_ai.request.model": f"alias-{number}"})
+            shop.call({"gen_ai.request.model": f"alias-{number}"})
         seen = shop.metrics()
         assert all(len(seen[name]) <= 60 for name in ("costspan.cost", "costspan.tokens", "costspan.calls"))
         assert sum(seen["costspan.calls"].values()) == 100
@@ -295,7 +295,7 @@ class TestBounds:
     def test_the_sdks_own_limit_is_never_reached(self, telemetry: Callable[..., Telemetry]) -> None:
         shop = telemetry(settings=Settings(max_values=5000))
         for number in range(2500):
-            shop.call(**{"gen_ai.request.model": f"alias-{number}"})
+            shop.call({"gen_ai.request.model": f"alias-{number}"})
         for name in ("costspan.cost", "costspan.tokens", "costspan.calls"):
             points = shop.metrics()[name]
             assert len(points) < 2000

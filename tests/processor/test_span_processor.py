@@ -113,7 +113,12 @@ def test_attribution_reaches_every_genai_span_and_no_other(shop: Telemetry) -> N
     for span in (known, agent, late, http):
         span.end()
     teams = {span.context.span_id: (span.attributes or {}).get("user.id") for span in shop.spans.get_finished_spans()}
-    assert [teams[span.get_span_context().span_id] for span in (known, agent, late, http)] == ["ada", "ada", "ada", None]
+    assert [teams[span.get_span_context().span_id] for span in (known, agent, late, http)] == [
+        "ada",
+        "ada",
+        "ada",
+        None,
+    ]
     assert (totals.calls, totals.tokens) == (2, 2200)
     (row,) = shop.processing.table.rows()
     assert row.dimensions == {"costspan.team": "search"}
