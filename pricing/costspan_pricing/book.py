@@ -29,6 +29,9 @@ _TIER_ALIASES: Final = {
     "on_demand_priority": "priority",
 }
 
+_ROUTERS: Final = frozenset(("litellm", "litellm_proxy"))
+"""Gateways with no prices of their own: the model's prefix names the provider."""
+
 # What a provider may append to a name of the book when the book says that versions of it cost the same.
 _VERSION: Final = re.compile(r"(?:[-@](?:\d{8}|\d{4}-\d\d-\d\d|\d\d-\d\d|\d\d-\d{4}|\d{4}|\d{3}|latest)|@default)$")
 
@@ -89,7 +92,8 @@ class PriceBook:
 
     def knows(self, provider: str) -> bool:
         """Whether the book has this provider at all: tells an unknown model from an unknown provider."""
-        return self._library.canonical(provider) is not None or _folded(provider) in self._own
+        folded = _folded(provider)
+        return folded in _ROUTERS or folded in self._own or self._library.canonical(provider) is not None
 
     def with_prices(self, prices: Mapping[str, Mapping[str, str | float | Decimal]]) -> PriceBook:
         """A book with prices of your own over this one's.
@@ -126,6 +130,8 @@ class PriceBook:
         shelf = self._library.shelf(provider)
         own = self._own.get(provider, {}).get(_folded(model), {})
         name = shelf.find(model) if shelf is not None else None
+        if shelf is not None and name is None and self._library.canonical(model.partition("/")[0]):
+            name = shelf.find(model.partition("/")[2])  # Vertex serves anthropic/claude-opus-4-1, and lists it itself
         if name is not None and not own:
             own = self._own.get(provider, {}).get(name, {})
         if shelf is None or name is None:
@@ -199,7 +205,11 @@ class _Library:
         """Provider and model with a routing prefix taken off: LiteLLM writes openai/gpt-4.1."""
         known = self.canonical(provider)
         prefix, slash, rest = model.partition("/")
-        if slash and (named := self.canonical(prefix)) is not None and known in {named, None, "litellm"}:
+        if (
+            slash
+            and (named := self.canonical(prefix)) is not None
+            and (named == known or _folded(provider) in _ROUTERS)
+        ):
             return named, rest
         return known or _folded(provider), model
 
@@ -224,11 +234,11 @@ class _Shelf:
         self._versioned: dict[str, str] = {}
         for layer in layers:
             for model, entry in layer["models"].items():
-                self._exact[model] = model
+                self._exact[_folded(model)] = model
                 for name in entry.get("names", ()):
-                    self._exact[name] = model
+                    self._exact[_folded(name)] = model
                 for name in entry.get("versions_of", ()):
-                    self._versioned[name] = model
+                    self._versioned[_folded(name)] = model
 
     def find(self, name: str) -> str | None:
         """The book's model of a raw name: listed as it is, or a listed name with a version behind it."""

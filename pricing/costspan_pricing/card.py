@@ -65,7 +65,8 @@ class Sheet:
             price = Decimal(0) if self.card.free else None
             return CostLine(self.card.model, meter, units, price, known.per, 0 if self.card.free else None)
         price = Decimal(rate.numerator * known.scale * rate.per) / (rate.denominator * PICO)
-        return CostLine(self.card.model, meter, units, price.normalize(), rate.per, self.pico(meter, quantity))
+        price = price.quantize(Decimal(1)) if price == price.to_integral_value() else price.normalize()
+        return CostLine(self.card.model, meter, units, price, rate.per, self.pico(meter, quantity))
 
     def against_input(self, usage: Mapping[str, int], component: str) -> int:
         """Picodollars that the tokens of a component would have cost more as plain input of the same modality."""

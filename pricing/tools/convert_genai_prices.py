@@ -9,10 +9,10 @@ a price in place, the old one is closed at the day of the run and the new one ap
 
 What it decides, because the two formats differ:
 
-* A prefix or substring clause becomes the name itself plus dated versions of it. Upstream's `gemini-2.5-pro*` would give
-  a later, longer name the price of the shorter one.
-* Upstream dates service-tier rates by the day it verified them. They are taken as valid since the model's release; where
-  the standard rate changed meanwhile, the tier keeps its proportion to it.
+* A prefix or substring clause becomes the name itself plus dated versions of it. Upstream's `gemini-2.5-pro*` would
+  give a later, longer name the price of the shorter one.
+* Upstream dates service-tier rates by the day it verified them. They are taken as valid since the model's release;
+  where the standard rate changed meanwhile, the tier keeps its proportion to it.
 * Upstream prices what a model has no rate for at the rate of the containing unit, audio as text included. Here the few
   fallbacks that providers document are written out per model, and audio is never among them unless the list price says
   that audio costs what text costs.

@@ -50,31 +50,35 @@ def instructions(stmt: str, setup: str = "pass", n: int = 1000, env: dict[str, s
     A call of this function takes a second or two per few million instructions of import; an ``n`` of 1,000 is exact to
     a few instructions.
     """
-    with ThreadPoolExecutor(2) as pool:
-        once, twice = pool.map(lambda times: _total(stmt, setup, times, env), (n, 2 * n))
+    with tempfile.TemporaryDirectory() as folder:
+        # Compiled once beforehand: a run that compiles modules and one that finds them compiled cannot be compared.
+        _run([], Path(folder), stmt, setup, 1, env)
+        with ThreadPoolExecutor(2) as pool:
+            once, twice = pool.map(lambda times: _total(Path(folder), stmt, setup, times, env), (n, 2 * n))
     return (twice - once) / n
 
 
-def _total(stmt: str, setup: str, times: int, env: dict[str, str] | None) -> int:
+def _total(folder: Path, stmt: str, setup: str, times: int, env: dict[str, str] | None) -> int:
+    out = folder / f"callgrind.{times}"
+    _run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"], folder, stmt, setup, times, env)
+    return max(map(int, re.findall(r"^(?:totals|summary): (\d+)", out.read_text(), re.MULTILINE)))
+
+
+def _run(prefix: list[str], folder: Path, stmt: str, setup: str, times: int, env: dict[str, str] | None) -> None:
     body = "\n".join("        " + line for line in stmt.splitlines())
-    program = _PROGRAM.format(setup=setup, body=body, warm=_WARM, times=times)
-    path = os.pathsep.join(p for p in sys.path if p)
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "callgrind.out"
-        script = Path(folder) / "stmt.py"
-        script.write_text(program, encoding="utf-8")
-        done = subprocess.run(
-            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", sys.executable, str(script)],
-            capture_output=True,
-            text=True,
-            check=False,
-            # A fixed hash seed makes dict probing, and with it the count, the same from run to run.
-            env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": path, **(env or {})},
-        )
-        totals = re.findall(r"^(?:totals|summary): (\d+)", out.read_text(), re.MULTILINE) if out.exists() else []
-    if done.returncode or not totals:
-        raise RuntimeError(f"callgrind run failed ({done.returncode}):\n{program}\n{done.stdout}\n{done.stderr}")
-    return max(map(int, totals))
+    script = folder / f"stmt{times}.py"
+    script.write_text(_PROGRAM.format(setup=setup, body=body, warm=_WARM, times=times), encoding="utf-8")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        "PYTHONHASHSEED": "0",  # dict probing, and with it the count, is the same from run to run
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": str(folder),
+        **(env or {}),
+    }
+    done = subprocess.run([*prefix, sys.executable, str(script)], capture_output=True, check=False, env=environment)
+    if done.returncode:
+        raise RuntimeError(f"{script.read_text()}\nfailed ({done.returncode}):\n{done.stderr.decode()}")
 
 
 def main() -> None:
