@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import Span
     from opentelemetry.util.types import AttributeValue
 
+    from costspan_processor.attribution import Attribution
     from costspan_processor.observer import CostObserver
+
+
+_no_genai = frozenset({OPERATION, PROVIDER, REQUEST_MODEL, "gen_ai.system"}).isdisjoint
+"""Whether a span has none of the attributes that make it a GenAI span."""
 
 
 class CostSpanProcessor(SpanProcessor):
@@ -48,16 +53,17 @@ class CostSpanProcessor(SpanProcessor):
         if who is None or self._closed:
             return
         try:
-            # Many instrumentations say only later that a span is a GenAI one: then its end is where it is marked.
-            compat.remember(span, who)
-            if _is_genai(compat.attributes_of(span)):
+            # Where the span ends, the current context may be another. And many instrumentations say only later that a
+            # span is a GenAI one: then it is marked at its end.
+            span._costspan_attribution = who  # type: ignore[attr-defined]
+            if not _no_genai(compat.attributes_of(span)):
                 span.set_attributes(who.attributes)
         except Exception as error:  # noqa: BLE001  a span must start whatever happens here
             self._failed("processor.on_start", error)
 
     def _on_ending(self, span: Span) -> None:
         attributes = compat.attributes_of(span)
-        if not _is_genai(attributes) or self._closed:
+        if _no_genai(attributes) or self._closed:
             return
         try:
             new = self._enriched(span, attributes)
@@ -67,7 +73,7 @@ class CostSpanProcessor(SpanProcessor):
             self._failed("processor.on_ending", error)
 
     def _enriched(self, span: Span, attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
-        who = compat.remembered(span)
+        who: Attribution | None = getattr(span, "_costspan_attribution", None)
         new: dict[str, AttributeValue] = {}
         if who is not None:
             new.update((key, value) for key, value in who.attributes.items() if key not in attributes)
@@ -153,12 +159,3 @@ class EnrichingExporter(SpanExporter):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Flush the exporter."""
         return self._exporter.force_flush(timeout_millis)
-
-
-def _is_genai(attributes: Mapping[str, Any]) -> bool:
-    return (
-        OPERATION in attributes
-        or PROVIDER in attributes
-        or REQUEST_MODEL in attributes
-        or "gen_ai.system" in attributes
-    )
