@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from costspan_instrumentation import semconv
-from costspan_instrumentation.provider import Attributes, Endpoint, Provider, Seen, get, total
+from costspan_instrumentation.provider import Attributes, Endpoint, Fields, Provider, Seen, get, total
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -145,27 +145,32 @@ _USAGE = (
 
 
 def _chunk(event: Any, seen: Seen) -> None:
-    kind = get(event, "type")
+    # Most events are deltas: they are read without a function call, of which isinstance is one.
+    fields = event if type(event) is Fields else event.__dict__
+    kind = fields.get("type")
     if kind == "content_block_delta":
-        delta = get(event, "delta")
-        if name := _TEXT.get(get(delta, "type")):
-            seen.characters += len(get(delta, name))
+        delta = fields["delta"]
+        told = delta if type(delta) is Fields else delta.__dict__
+        if name := _TEXT.get(told["type"]):
+            # Older SDKs do not declare every kind of delta.
+            seen.characters += len(told.get(name) or get(delta, name) or "")
     elif kind == "message_start":
-        message = get(event, "message")
-        usage = get(message, "usage")
+        message = fields["message"]
         seen.attributes.update(_response(message))
-        seen.notes = {name: value for name in _USAGE if (value := get(usage, name)) is not None}
+        seen.notes = _told(get(message, "usage"))
     elif kind == "message_delta":
         # Cumulative counts: what it tells replaces the start's, what it leaves out stands.
-        usage = get(event, "usage")
-        merged = {**(seen.notes or {}), **{n: v for n in _USAGE if (v := get(usage, n)) is not None}}
-        seen.attributes.update(messages_usage(merged))
-        if reason := get(get(event, "delta"), "stop_reason"):
+        seen.attributes.update(messages_usage({**(seen.notes or {}), **_told(fields["usage"])}))
+        if reason := get(fields["delta"], "stop_reason"):
             seen.attributes[semconv.RESPONSE_FINISH_REASONS] = (reason,)
         seen.final = True
-    elif kind == "content_block_start" and get(block := get(event, "content_block"), "type") == "fallback":
+    elif kind == "content_block_start" and get(block := fields["content_block"], "type") == "fallback":
         # Another model goes on, and the usage to come is its own.
         seen.attributes[semconv.RESPONSE_MODEL] = get(get(block, "to"), "model")
+
+
+def _told(usage: Any) -> dict[str, Any]:
+    return {name: value for name in _USAGE if (value := get(usage, name)) is not None}
 
 
 # ------------------------------------------------------------------ the table

@@ -220,26 +220,33 @@ def _grounding(candidates: Any, attributes: Attributes) -> None:
 
 def _chunk(chunk: Any, seen: Seen) -> None:
     """Counts are cumulative: the first and the last chunk are read whole, of those between only the output."""
-    fields, attributes = fields_of(chunk), seen.attributes
-    candidates = fields.get("candidates")
-    ends = not candidates
-    for candidate in candidates or ():
-        given = fields_of(candidate)
-        ends = ends or bool(given.get("finish_reason") or given.get("finishReason"))
-        for part in fields_of(given.get("content")).get("parts") or ():
-            if text := fields_of(part).get("text"):
+    if not seen.started or not (candidates := chunk.__dict__["candidates"]):
+        _whole_chunk(chunk, seen)
+        return
+    candidate = candidates[0].__dict__
+    if candidate["finish_reason"] is not None or candidate["grounding_metadata"] is not None or len(candidates) > 1:
+        _whole_chunk(chunk, seen)
+        return
+    if (content := candidate["content"]) is not None:
+        for part in content.__dict__["parts"] or ():
+            if text := part.__dict__["text"]:
                 seen.characters += len(text)
-        if given.get("grounding_metadata") or given.get("groundingMetadata"):
-            _identity(chunk, attributes)
-            _grounding(candidates, attributes)
-    if ends or semconv.RESPONSE_MODEL not in attributes or isinstance(chunk, dict):
-        attributes.update(_response(chunk))
-        seen.final = ends and semconv.INPUT_TOKENS in attributes
-    elif usage := fields.get("usage_metadata"):
-        counts = fields_of(usage)
-        attributes[semconv.OUTPUT_TOKENS] = total(
-            counts.get("candidates_token_count"), counts.get("thoughts_token_count")
-        )
+    if (usage := chunk.__dict__["usage_metadata"]) is not None:
+        counts = usage.__dict__
+        if tokens := (counts["candidates_token_count"] or 0) + (counts["thoughts_token_count"] or 0):
+            seen.attributes[semconv.OUTPUT_TOKENS] = tokens
+
+
+def _whole_chunk(chunk: Any, seen: Seen) -> None:
+    seen.attributes.update(_response(chunk))
+    candidates = get(chunk, "candidates") or ()
+    for candidate in candidates:
+        for part in get(get(candidate, "content"), "parts") or ():
+            seen.characters += len(get(part, "text") or "")
+    ends = not candidates or any(_finish_reason(candidate) for candidate in candidates)
+    seen.final = ends and semconv.INPUT_TOKENS in seen.attributes
+    # A raw chunk has no declared fields: each of them is read whole.
+    seen.started = not isinstance(chunk, dict) and semconv.RESPONSE_MODEL in seen.attributes
 
 
 def _embeddings_response(answer: Any) -> Attributes:

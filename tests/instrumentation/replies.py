@@ -1,0 +1,57 @@
+"""A server on the loopback interface that sends fixed replies, chosen by a function of the request."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Asked:
+    """The requests that came: path, JSON body and headers of each."""
+
+    url: str
+    requests: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
+
+
+def stream_of(*events: dict[str, Any]) -> str:
+    """Server events with their names, as Anthropic and Google send them."""
+    named = ((f"event: {event['type']}\n" if "type" in event else "", event) for event in events)
+    return "".join(f"{name}data: {json.dumps(event)}\n\n" for name, event in named)
+
+
+@contextmanager
+def replying(reply: Callable[[str, dict[str, Any]], Any]) -> Iterator[Asked]:
+    """Serves `reply(path, body)`: an object is sent as JSON, text as a stream of events."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
+            asked.requests.append((self.path, body, {k.lower(): v for k, v in self.headers.items()}))
+            answer = reply(self.path, body)
+            text = answer if isinstance(answer, str) else json.dumps(answer)
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream" if text is answer else "application/json")
+            self.send_header("content-length", str(len(text.encode())))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    asked = Asked(f"http://127.0.0.1:{server.server_port}")
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield asked
+    finally:
+        server.shutdown()
+        server.server_close()
