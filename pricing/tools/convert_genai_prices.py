@@ -226,7 +226,9 @@ def _periods(provider: upstream.Provider, model: upstream.ModelInfo) -> list[dic
             found = _variant(model, tier, dated, position)
             if found is not None:
                 rates = _rates(provider.id, model.id, found)
-                rates["rates"] = {m: r for m, r in rates["rates"].items() if period["rates"].get(m) != r or _token(m)}
+                rates["rates"] = {
+                    m: r for m, r in rates["rates"].items() if _token(m) or period.get("rates", {}).get(m) != r
+                }
                 tiers[tier] = rates
         if tiers:
             period["tiers"] = tiers
@@ -278,7 +280,10 @@ def _variant(
         return prices | _keys(past[-1].prices)
     variant = variants[0]
     then = _keys([c for c in dated if start(c) <= start(variant)][-1].prices)
-    return prices | {key: _proportional(prices[key], then[key], price) for key, price in _keys(variant.prices).items()}
+    # A meter that had no standard rate yet, or got none since, has nothing to be in proportion to.
+    shared = {key: price for key, price in _keys(variant.prices).items() if key in prices and key in then}
+    alone = {key: price for key, price in _keys(variant.prices).items() if key not in prices and key not in then}
+    return prices | alone | {key: _proportional(prices[key], then[key], price) for key, price in shared.items()}
 
 
 def _proportional(base: Any, then: Any, tier: Any) -> Any:
