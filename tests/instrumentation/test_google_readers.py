@@ -378,7 +378,7 @@ def test_embeddings_are_one_call_in_every_version(client: Any, spans: Spans) -> 
     assert span.name == "embeddings gemini-embedding-001"
     assert span.attributes is not None
     assert span.attributes["gen_ai.embeddings.dimension.count"] == 3
-    # Versions before 3 drop the usage that the API tells, and what is not known is not 0.
+    # Older versions drop the usage that the API tells, and what is not known is not 0.
     assert span.attributes.get("gen_ai.usage.input_tokens") in {4, None}
 
 

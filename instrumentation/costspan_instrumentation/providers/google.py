@@ -92,11 +92,7 @@ _WIRE = (
     ("serviceTier", "trafficType"),
     "tokenCount",
 )
-_INPUT = {
-    "AUDIO": semconv.AUDIO_INPUT_TOKENS,
-    "IMAGE": semconv.IMAGE_INPUT_TOKENS,
-    "VIDEO": semconv.INPUT_VIDEO,
-}
+_INPUT = {"AUDIO": semconv.AUDIO_INPUT_TOKENS, "IMAGE": semconv.IMAGE_INPUT_TOKENS, "VIDEO": semconv.INPUT_VIDEO}
 _OUTPUT = {"AUDIO": semconv.AUDIO_OUTPUT_TOKENS, "IMAGE": semconv.IMAGE_OUTPUT_TOKENS}
 _CACHE = {
     "AUDIO": semconv.AUDIO_CACHE_READ_TOKENS,
@@ -220,33 +216,34 @@ def _grounding(candidates: Any, attributes: Attributes) -> None:
 
 def _chunk(chunk: Any, seen: Seen) -> None:
     """Counts are cumulative: the first and the last chunk are read whole, of those between only the output."""
-    if not seen.started or not (candidates := chunk.__dict__["candidates"]):
+    # A raw chunk declares no fields, and is read whole too.
+    fields = chunk.__dict__ if seen.started else None
+    if fields is None or not (candidates := fields["candidates"]) or len(candidates) > 1:
         _whole_chunk(chunk, seen)
         return
     candidate = candidates[0].__dict__
-    if candidate["finish_reason"] is not None or candidate["grounding_metadata"] is not None or len(candidates) > 1:
+    if candidate["finish_reason"] is not None or candidate["grounding_metadata"] is not None:
         _whole_chunk(chunk, seen)
         return
-    if (content := candidate["content"]) is not None:
-        for part in content.__dict__["parts"] or ():
-            if text := part.__dict__["text"]:
-                seen.characters += len(text)
-    if (usage := chunk.__dict__["usage_metadata"]) is not None:
+    if (usage := fields["usage_metadata"]) is not None:
         counts = usage.__dict__
         if tokens := (counts["candidates_token_count"] or 0) + (counts["thoughts_token_count"] or 0):
             seen.attributes[semconv.OUTPUT_TOKENS] = tokens
+            return
+    seen.characters += _text_length(candidates[0])
 
 
 def _whole_chunk(chunk: Any, seen: Seen) -> None:
     seen.attributes.update(_response(chunk))
     candidates = get(chunk, "candidates") or ()
-    for candidate in candidates:
-        for part in get(get(candidate, "content"), "parts") or ():
-            seen.characters += len(get(part, "text") or "")
+    seen.characters += sum(_text_length(candidate) for candidate in candidates)
     ends = not candidates or any(_finish_reason(candidate) for candidate in candidates)
     seen.final = ends and semconv.INPUT_TOKENS in seen.attributes
-    # A raw chunk has no declared fields: each of them is read whole.
     seen.started = not isinstance(chunk, dict) and semconv.RESPONSE_MODEL in seen.attributes
+
+
+def _text_length(candidate: Any) -> int:
+    return sum(len(get(part, "text") or "") for part in get(get(candidate, "content"), "parts") or ())
 
 
 def _embeddings_response(answer: Any) -> Attributes:
@@ -270,49 +267,39 @@ def _identify(instance: Any, _host: str) -> str | None:
 
 
 _MODELS = "google.genai.models"
+_CONTENTS = ("contents", "config")
+_TEXTS = ("contents", "content", "batch_contents")
 
-# The public methods may call a model several times (automatic function calling, continuation); each of these calls it
-# once.
+# The public methods may call a model several times (automatic function calling, continuation); these do it once.
+# Older SDKs (1.30, 2.0) drop the usage that the Gemini API tells of embeddings: there it stays unknown.
+_ENDPOINTS = (
+    Endpoint(_MODELS, "Models._generate_content", semconv.GENERATE_CONTENT, _request, _response, content=_CONTENTS),
+    Endpoint(
+        _MODELS,
+        "Models._generate_content_stream",
+        semconv.GENERATE_CONTENT,
+        _stream_request,
+        _response,
+        _chunk,
+        content=_CONTENTS,
+    ),
+    Endpoint(_MODELS, "Models._embed_content", semconv.EMBEDDINGS, _request, _embeddings_response, content=_TEXTS),
+    Endpoint(
+        _MODELS,
+        "Models.embed_content",
+        semconv.EMBEDDINGS,
+        _request,
+        _embeddings_response,
+        content=_TEXTS,
+        unless="_embed_content",
+    ),
+)
+
 GOOGLE = Provider(
     name="gcp.gemini",
     requires="google-genai>=1.30",
+    endpoints=_ENDPOINTS,
     base_url=_base_url,
     identify=_identify,
     usage_formats={"google.generate_content": content_usage, "google.embed_content": embeddings_usage},
-    endpoints=(
-        Endpoint(
-            _MODELS,
-            "Models._generate_content",
-            semconv.GENERATE_CONTENT,
-            _request,
-            _response,
-            content=("contents", "config"),
-        ),
-        Endpoint(
-            _MODELS,
-            "Models._generate_content_stream",
-            semconv.GENERATE_CONTENT,
-            _stream_request,
-            _response,
-            _chunk,
-            content=("contents", "config"),
-        ),
-        Endpoint(
-            _MODELS,
-            "Models._embed_content",
-            semconv.EMBEDDINGS,
-            _request,
-            _embeddings_response,
-            content=("contents", "content", "batch_contents"),
-        ),
-        Endpoint(
-            _MODELS,
-            "Models.embed_content",
-            semconv.EMBEDDINGS,
-            _request,
-            _embeddings_response,
-            content=("contents",),
-            unless="_embed_content",
-        ),
-    ),
 )
