@@ -96,14 +96,23 @@ class _Call:
         "first_chunk",
         "hide",
         "prompt",
+        "provider",
         "seen",
         "span",
         "started",
         "token",
     )
 
-    def __init__(self, engine: Engine, endpoint: Endpoint, attributes: Attributes, prompt: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        provider: Provider,
+        endpoint: Endpoint,
+        attributes: Attributes,
+        prompt: Mapping[str, Any],
+    ) -> None:
         self.engine = engine
+        self.provider = provider
         self.endpoint = endpoint
         self.attributes = attributes
         self.prompt = prompt
@@ -175,9 +184,7 @@ class _Call:
                     engine._first_usage(attributes)
                 try:
                     added.update(
-                        engine.observer.after(
-                            self.token, attributes, self.at, duration, self.first_chunk, self.context
-                        )
+                        engine.observer.after(self.token, attributes, self.at, duration, self.first_chunk, self.context)
                     )
                 except Exception as failure:  # noqa: BLE001
                     engine.observer.failed("after", failure)
@@ -565,7 +572,13 @@ class Engine:
     def _prepare(
         self, provider: Provider, endpoint: Endpoint, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> _Call | None:
-        """The call with its request attributes; None if that failed and the SDK must be called as it is."""
+        """The call with its request attributes; None if the SDK is to be called as it is.
+
+        That is where preparing failed, and where one method of an SDK calls another: the outer one is the call.
+        """
+        outer = _running.get()
+        if outer is not None and outer.provider is provider:
+            return None
         try:
             if not self._abandoned.empty():
                 self.drain()
@@ -584,14 +597,12 @@ class Engine:
                 attributes.update(endpoint.request(kwargs))
             except Exception as error:  # noqa: BLE001
                 self.observer.failed("request", error)
-            return _Call(self, endpoint, attributes, kwargs)
+            return _Call(self, provider, endpoint, attributes, kwargs)
         except Exception as error:  # noqa: BLE001
             self.observer.failed("prepare", error)
             return None
 
-    def _start(
-        self, call: _Call, instance: Any, decision: Decision | None, kwargs: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _start(self, call: _Call, instance: Any, decision: Decision | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Starts the span and makes it current; returns the arguments to call with. Raises for a refused call."""
         refuse: BaseException | None = None
         try:

@@ -598,3 +598,15 @@ def test_a_span_starts_when_its_call_starts(bench: Bench) -> None:
     assert before <= span.start_time
     assert span.end_time - span.start_time >= 100_000_000
     assert bench.watcher.after_calls[0]["duration"] >= 0.1
+
+
+def test_a_method_that_calls_another_patched_one_is_one_call(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = Completions.create
+    monkeypatch.setattr(Completions, "parse", lambda self, **kwargs: inner(self, **kwargs))
+    bench.engine.uninstrument(OPENAI)
+    bench.engine.instrument(OPENAI)
+    bench.server.answer = Answer(chat(USAGE))
+
+    bench.client().chat.completions.parse(model="gpt-4.1", messages=ASK)
+
+    assert len(bench.spans()) == 1
