@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import time
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,6 +76,7 @@ class Metric:
         self.labels = sorted({str(key) for point in data.data_points for key in point.attributes})
 
 
+@cache
 def metrics(generation: Any) -> list[Metric]:
     """Every metric that a process emits, by making it emit them; each with its name in Prometheus."""
     memory, exporter = InMemoryMetricReader(), PrometheusMetricReader()
