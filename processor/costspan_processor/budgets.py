@@ -384,14 +384,23 @@ class MemoryStore:
 _NOTHING: Final = Answer(True, None, MappingProxyType({}), ())
 
 
+class _Line(NamedTuple):
+    """A budget in one period: everything that is the same for all calls until the period ends."""
+
+    budget: Budget
+    period: Period
+    account: str
+    claim: Claim
+
+
 class Admission:
     """A call that was let through, until it is settled."""
 
-    __slots__ = ("amount", "attributes", "budgets", "key", "sent")
+    __slots__ = ("amount", "key", "lines", "sent")
 
-    def __init__(self, key: str, budgets: Sequence[tuple[Budget, Period]], amount: int, sent: int) -> None:
+    def __init__(self, key: str, lines: tuple[_Line, ...], amount: int, sent: int) -> None:
         self.key = key
-        self.budgets = budgets
+        self.lines = lines
         self.amount = amount
         """The estimate, nanodollars."""
         self.sent = sent
@@ -417,6 +426,7 @@ class Guard:
             if names.count(name) > 1:
                 raise ValueError(f"two budgets are named {name!r}")
         self._budgets = tuple(budgets)
+        self._lines: tuple[_Line, ...] = ()
         self._book = book
         self.store: Final[Store] = MemoryStore() if store is None else store
         self._resource = resource or {}
@@ -440,22 +450,22 @@ class Guard:
             return None
         amount, sent = self._estimate(attributes, characters)
         if amount is None:
-            for budget, period in matching:
-                if budget.policy == "block":
-                    balance = self.store.read((_account(budget, period),))[_account(budget, period)]
-                    return self._refusal(budget, period, balance, None, attributes)
+            for line in matching:
+                if line.claim.blocking:
+                    balance = self.store.read((line.account,))[line.account]
+                    return self._refusal(line, balance, None, attributes)
         key = next(self._ids)
-        answer = self.store.reserve(key, amount or 0, _claims(matching), self._hold_seconds)
+        answer = self.store.reserve(key, amount or 0, [line.claim for line in matching], self._hold_seconds)
         self._news(answer, matching)
         if (full := answer.refused_by) is not None:
-            for budget, period in matching:
-                if _account(budget, period) == full:
-                    return self._refusal(budget, period, answer.balances[full], amount, attributes)
+            for line in matching:
+                if line.account == full:
+                    return self._refusal(line, answer.balances[full], amount, attributes)
         with self._lock:
-            for budget, period in matching:
-                balance = answer.balances[_account(budget, period)]
-                over = balance.spent + balance.held > _nano(budget.limit)
-                said = (budget.name, "warned" if over else "allowed")
+            for line in matching:
+                balance = answer.balances[line.account]
+                over = balance.spent + balance.held > line.claim.limit
+                said = (line.budget.name, "warned" if over else "allowed")
                 self._decisions[said] = self._decisions.get(said, 0) + 1
         return Admission(key, matching, amount or 0, sent)
 
@@ -472,8 +482,8 @@ class Guard:
             answer = self.store.settle(admission.key, admission.sent)
         else:
             answer = self.store.release(admission.key)
-        self._news(answer, admission.budgets)
-        return self._attributes(admission.budgets, answer)
+        self._news(answer, admission.lines)
+        return self._attributes(admission.lines, answer)
 
     def charge(
         self,
@@ -487,7 +497,7 @@ class Guard:
         matching = self._matching(attributes, who) if pico is not None else ()
         if not matching or pico is None:
             return {}
-        answer = self.store.charge(key, _half_even(pico, 1000), _claims(matching))
+        answer = self.store.charge(key, _half_even(pico, 1000), [line.claim for line in matching])
         self._news(answer, matching)
         return self._attributes(matching, answer)
 
@@ -497,8 +507,7 @@ class Guard:
 
     def refresh(self) -> None:
         """Read the balances of the present periods from the store, for the gauges. May do I/O."""
-        accounts = [_account(budget, self._period(budget)) for budget in self._budgets]
-        self._snapshot = dict(self.store.read(accounts))
+        self._snapshot = dict(self.store.read([line.account for line in self._present()]))
 
     def after_fork(self) -> None:
         """In a forked child: own ids, own lock, and none of the parent's decisions."""
@@ -510,15 +519,15 @@ class Guard:
 
     def instruments(self, table: Table) -> None:
         """Show the budgets as gauges on the meter of this generation of the table."""
-        gauges: tuple[tuple[str, str, str, Callable[[Budget, Period, Balance], float]], ...] = (
-            ("limit", "USD", "Limit of the budget", lambda b, _p, _s: float(b.limit)),
-            ("spent", "USD", "Spent in the present period", lambda _b, _p, s: s.spent / NANO),
-            ("held", "USD", "Reserved by calls under way", lambda _b, _p, s: s.held / NANO),
+        gauges: tuple[tuple[str, str, str, Callable[[_Line, Balance], float]], ...] = (
+            ("limit", "USD", "Limit of the budget", lambda line, _: float(line.budget.limit)),
+            ("spent", "USD", "Spent in the present period", lambda _, balance: balance.spent / NANO),
+            ("held", "USD", "Reserved by calls under way", lambda _, balance: balance.held / NANO),
             ("remaining", "USD", "Limit less spent and held, never below 0",
-             lambda b, _p, s: max(0, _nano(b.limit) - s.spent - s.held) / NANO),
-            ("utilization.ratio", "1", "Spent as a share of the limit", lambda b, _p, s: s.spent / _nano(b.limit)),
-            ("period.start", "s", "Start of the present period, unix time", lambda _b, p, _s: p.start),
-            ("period.end", "s", "End of the present period, unix time", lambda _b, p, _s: p.end),
+             _remaining),
+            ("utilization.ratio", "1", "Spent as a share of the limit", _used),
+            ("period.start", "s", "Start of the present period, unix time", lambda line, _: line.period.start),
+            ("period.end", "s", "End of the present period, unix time", lambda line, _: line.period.end),
         )  # fmt: skip
         for name, unit, description, value in gauges:
             table.meter.create_observable_gauge(
@@ -531,17 +540,16 @@ class Guard:
             "What budgets said to calls: allowed, warned, refused",
         )
 
-    def _reader(self, value: Callable[[Budget, Period, Balance], float]) -> Callable[[], list[Observation]]:
+    def _reader(self, value: Callable[[_Line, Balance], float]) -> Callable[[], list[Observation]]:
         def read() -> list[Observation]:
             if self.store.local:
                 self.refresh()
             observations = []
-            for budget in self._budgets:
-                period = self._period(budget)
-                balance = self._snapshot.get(_account(budget, period))
+            for line in self._present():
+                balance = self._snapshot.get(line.account)
                 if balance is not None:
-                    labels = {"costspan.budget.name": budget.name, "costspan.budget.period": period.id}
-                    observations.append(Observation(value(budget, period, balance), labels))
+                    labels = {"costspan.budget.name": line.budget.name, "costspan.budget.period": line.period.id}
+                    observations.append(Observation(value(line, balance), labels))
             return observations
 
         return read
@@ -553,17 +561,28 @@ class Guard:
                 for (name, decision), count in self._decisions.items()
             ]
 
-    def _period(self, budget: Budget) -> Period:
-        return period_at(budget.period, self._clock())
+    def _present(self) -> tuple[_Line, ...]:
+        """The budgets in the periods of now."""
+        now = self._clock()
+        lines = self._lines
+        for line in lines:
+            if not line.period.start <= now < line.period.end:
+                break
+        else:
+            if lines:
+                return lines
+        lines = tuple(_line(budget, period_at(budget.period, now)) for budget in self._budgets)
+        self._lines = lines
+        return lines
 
-    def _matching(self, attributes: Mapping[str, Any], who: Attribution | None) -> tuple[tuple[Budget, Period], ...]:
+    def _matching(self, attributes: Mapping[str, Any], who: Attribution | None) -> tuple[_Line, ...]:
         named: Mapping[str, str] = {} if who is None else who.attributes
         return tuple(
-            (budget, self._period(budget))
-            for budget in self._budgets
+            line
+            for line in self._present()
             if all(
                 wanted == (attributes.get(key) or named.get(key) or self._resource.get(key))
-                for key, wanted in budget.scope.items()
+                for key, wanted in line.budget.scope.items()
             )
         )
 
@@ -583,51 +602,64 @@ class Guard:
         return (None if whole is None else -(-whole // 1000)), -(-(sent or 0) // 1000)
 
     def _refusal(
-        self, budget: Budget, period: Period, balance: Balance, amount: int | None, attributes: Mapping[str, Any]
+        self, line: _Line, balance: Balance, amount: int | None, attributes: Mapping[str, Any]
     ) -> tuple[BudgetExceeded, dict[str, AttributeValue]]:
+        budget = line.budget
         with self._lock:
-            key = (budget.name, "refused")
-            self._decisions[key] = self._decisions.get(key, 0) + 1
+            said = (budget.name, "refused")
+            self._decisions[said] = self._decisions.get(said, 0) + 1
         refusal = BudgetExceeded(
             budget.name,
             budget.limit,
             _usd(balance.spent),
             _usd(balance.held),
             None if amount is None else _usd(amount),
-            datetime.fromtimestamp(period.end, UTC),
+            datetime.fromtimestamp(line.period.end, UTC),
             attributes.get(dialects.REQUEST_MODEL),
         )
         # The status of the price is said too, so that nobody further on takes the span for an unpriced call.
-        return refusal, {dialects.STATUS: "no_usage", **_state(budget, balance, "refused")}
+        return refusal, {dialects.STATUS: "no_usage", **_state(line, balance, "refused")}
 
-    def _attributes(self, budgets: Sequence[tuple[Budget, Period]], answer: Answer) -> dict[str, AttributeValue]:
+    def _attributes(self, lines: tuple[_Line, ...], answer: Answer) -> dict[str, AttributeValue]:
         """The attributes of the fullest budget: a span has room for one."""
-        fullest: tuple[float, Budget, Balance] | None = None
-        for budget, period in budgets:
-            balance = answer.balances.get(_account(budget, period))
-            if balance is not None:
-                used = balance.spent / _nano(budget.limit)
-                if fullest is None or used > fullest[0]:
-                    fullest = (used, budget, balance)
-        if fullest is None:
+        known = [(line, answer.balances[line.account]) for line in lines if line.account in answer.balances]
+        if not known:
             return {}
-        used, budget, balance = fullest
+        line, balance = max(known, key=lambda pair: _used(*pair)) if len(known) > 1 else known[0]
+        claim = line.claim
         status: Status = "ok"
-        if balance.spent >= _nano(budget.limit):
+        if balance.spent >= claim.limit:
             status = "exceeded"
-        elif budget.thresholds and balance.spent * 100 >= _nano(budget.limit) * budget.thresholds[0]:
+        elif claim.thresholds and balance.spent * 100 >= claim.limit * claim.thresholds[0]:
             status = "warning"
-        return _state(budget, balance, status)
+        return _state(line, balance, status)
 
-    def _news(self, answer: Answer, budgets: Sequence[tuple[Budget, Period]]) -> None:
+    def _news(self, answer: Answer, lines: tuple[_Line, ...]) -> None:
         for account, percent in answer.crossed:
-            for budget, period in budgets:
-                if _account(budget, period) == account:
-                    spent = _usd(answer.balances[account].spent)
+            for line in lines:
+                if line.account == account:
                     _log.warning(
                         "budget %r: %d %% of $%s reached in %s ($%s spent)",
-                        budget.name, percent, _plain(budget.limit), period.id, _plain(spent),
-                    )  # fmt: skip
+                        line.budget.name,
+                        percent,
+                        _plain(line.budget.limit),
+                        line.period.id,
+                        _plain(_usd(answer.balances[account].spent)),
+                    )
+
+
+def _line(budget: Budget, period: Period) -> _Line:
+    account = f"{budget.name}:{period.id}"
+    limit = int(budget.limit * NANO)
+    return _Line(budget, period, account, Claim(account, limit, budget.policy == "block", budget.thresholds))
+
+
+def _used(line: _Line, balance: Balance) -> float:
+    return balance.spent / line.claim.limit
+
+
+def _remaining(line: _Line, balance: Balance) -> float:
+    return max(0, line.claim.limit - balance.spent - balance.held) / NANO
 
 
 def _ids() -> Iterator[str]:
@@ -636,34 +668,18 @@ def _ids() -> Iterator[str]:
     return (f"{prefix}-{number}" for number in itertools.count())
 
 
-def _account(budget: Budget, period: Period) -> str:
-    return f"{budget.name}:{period.id}"
-
-
-def _claims(budgets: Sequence[tuple[Budget, Period]]) -> tuple[Claim, ...]:
-    return tuple(
-        Claim(_account(budget, period), _nano(budget.limit), budget.policy == "block", budget.thresholds)
-        for budget, period in budgets
-    )
-
-
-def _state(budget: Budget, balance: Balance, status: Status) -> dict[str, AttributeValue]:
-    limit = _nano(budget.limit)
+def _state(line: _Line, balance: Balance, status: Status) -> dict[str, AttributeValue]:
     return {
         "costspan.budget.status": status,
-        "costspan.budget.name": budget.name,
-        "costspan.budget.utilization": balance.spent / limit,
-        "costspan.budget.remaining": max(0, limit - balance.spent - balance.held) / NANO,
+        "costspan.budget.name": line.budget.name,
+        "costspan.budget.utilization": _used(line, balance),
+        "costspan.budget.remaining": _remaining(line, balance),
     }
 
 
 def _may_have_been_billed(error_type: str) -> bool:
     """Whether a call that failed without usage may have reached a model: nobody answered, so nobody said no."""
     return any(sign in error_type for sign in ("Timeout", "Cancel", "Interrupt", "GeneratorExit"))
-
-
-def _nano(usd: Decimal) -> int:
-    return int(usd * NANO)
 
 
 def _usd(nano: int) -> Decimal:
