@@ -1,0 +1,365 @@
+"""Every bar of the first issue, measured: functions that yield `Bar`s, by name in `MEASURES`.
+
+What is measured with tools beside the repository (`../shared/tools`, recorded exchanges, vectors) is skipped, with the
+reason, where they are not; a program that is missing (valgrind) is a failure under `CI=true`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tests.bars.load import ROOT, run
+from tests.bench.instructions import available, instructions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+SHARED: Final = ROOT.parent / "shared"
+CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "costspan" / "bench"
+"""Environments and results of the benchmark: kept from run to run, and never inside the repository."""
+
+APIS: Final = (
+    "openai.chat",
+    "openai.responses",
+    "openai.embeddings",
+    "openai.completions",
+    "anthropic.messages",
+    "google.generate_content",
+)
+PRICED_PROVIDERS: Final = {"openai", "anthropic", "google", "gcp.gemini", "gcp.vertex_ai"}
+FORBIDDEN_IMPORTS: Final = ("openai", "anthropic", "google.genai", "redis", "grpc", "typer", "rich")
+
+
+class Bar(NamedTuple):
+    """One bar: what was measured, what it may be, and whether it holds (None: it could not be measured)."""
+
+    name: str
+    figure: str
+    limit: str
+    holds: bool | None
+    note: str = ""
+
+
+def _skipped(names: tuple[str, ...], why: str) -> Iterator[Bar]:
+    for name in names:
+        yield Bar(name, "-", "-", None, why)
+
+
+def _without_program(names: tuple[str, ...], program: str) -> Iterator[Bar]:
+    holds = False if os.environ.get("CI") == "true" else None
+    for name in names:
+        yield Bar(name, "-", "-", holds, f"{program} is not installed")
+
+
+def _at_most(name: str, figure: float, limit: float, form: str = ",.0f", note: str = "") -> Bar:
+    return Bar(name, format(figure, form), f"<= {limit:{form}}", figure <= limit, note)
+
+
+def _none_of(name: str, bad: list[str], of: str, note: str = "") -> Bar:
+    return Bar(name, f"{len(bad)} of {of}", "0", not bad, "; ".join(bad[:5]) or note)
+
+
+def _path(*more: Path) -> dict[str, str]:
+    """An environment in which this checkout is what `import costspan` finds."""
+    here = [ROOT, *(ROOT / floor for floor in ("pricing", "instrumentation", "processor")), *more]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "COSTSPAN_"))}
+    return {**clean, "PYTHONPATH": os.pathsep.join(map(str, here))}
+
+
+def _python(*arguments: str, environment: Mapping[str, str], seconds: float = 3600, folder: Path = ROOT) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(environment),
+        cwd=folder,
+        timeout=seconds,
+    )
+    if done.returncode:
+        raise RuntimeError(
+            f"{' '.join(arguments[:3])} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}"
+        )
+    return done.stdout
+
+
+# ------------------------------------------------------------------ recorded exchanges and vectors
+
+
+def conformance(full: bool) -> Iterator[Bar]:
+    """Recorded exchanges through the real SDKs: one right span each, and nothing broken or counted twice."""
+    names = ("conformance.pass", "conformance.double", "conformance.broke")
+    driver = SHARED / "tools" / "conformance"
+    folders = os.environ.get("COSTSPAN_EXCHANGES", str(SHARED / "recorded" / "exchanges")).split(os.pathsep)
+    folders = [folder for folder in folders if Path(folder).is_dir()]
+    if not driver.is_dir() or not folders:
+        yield from _skipped(names, "no conformance driver or no recorded exchanges beside this checkout")
+        return
+    errors = SHARED / "recorded" / "errors"
+    if full and errors.is_dir():
+        folders.append(str(errors))
+    modes = ("--mode", "both", "--variants", "create,helper,raw") if full else ("--api", ",".join(APIS))
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        _python(
+            "-m",
+            "conformance",
+            *(part for place in folders for part in ("--exchanges", place)),
+            *("--instrument", "import costspan; costspan.init(tracer_provider=tracer_provider)"),
+            "--strict",
+            *modes,
+            *("--json", str(report)),
+            environment=_path(driver),
+        )
+        rows = json.loads(report.read_text(encoding="utf-8"))["rows"]
+    ours = [row for row in rows if row["api"] in APIS]
+    scored = [row for row in ours if row["verdict"] not in {"SKIP", "SDK_ERROR"}]
+    failed = [
+        f"{row['id']} {row['mode']} {row['variant']}: {row['verdict']}" for row in scored if row["verdict"] != "PASS"
+    ]
+    told = Counter(row["verdict"] for row in ours)
+    passed = len(scored) - len(failed)
+    share = 100 * passed / len(scored) if scored else 0.0
+    figure = f"{share:.4g} % of {len(scored)}"
+    unscored = f"{told['SKIP']} SKIP, {told['SDK_ERROR']} SDK_ERROR are not scored"
+    yield Bar(names[0], figure, "100 %", bool(scored) and not failed, "; ".join(failed[:5]) or unscored)
+    for name in names[1:]:
+        verdict = name.rpartition(".")[2].upper()
+        bad = [f"{row['id']} {row['mode']} {row['variant']}" for row in rows if row["verdict"] == verdict]
+        yield _none_of(name, bad, f"{len(rows)} calls", "every API" if full else "these APIs")
+
+
+def vectors(full: bool) -> Iterator[Bar]:
+    """Usage in the providers' own form through `costspan price`: dollars to the last digit."""
+    source = SHARED / "vectors" / "pricing.jsonl"
+    if not source.is_file():
+        yield from _skipped(("vectors",), "no vectors beside this checkout")
+        return
+    cases = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+    cases = [case for case in cases if case["provider"] in PRICED_PROVIDERS]
+    with tempfile.TemporaryDirectory() as folder:
+        asked = Path(folder) / "asked.jsonl"
+        told = ("id", "provider", "model", "usage_format", "usage", "at", "tier", "context")
+        lines = [json.dumps({key: case[key] for key in told if key in case}) for case in cases]
+        asked.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        program = "import sys; from costspan.cli import main; sys.argv[0] = 'costspan'; main()"
+        out = _python("-c", program, "price", str(asked), environment=_path())
+    answers = {answer["id"]: answer for answer in map(json.loads, out.splitlines())}
+    wrong = [f"{case['id']}: {mistake}" for case in cases if (mistake := _mistake(case, answers.get(case["id"])))]
+    yield _none_of("vectors", wrong, f"{len(cases)} wrong", "openai, anthropic, google")
+
+
+def _mistake(case: dict[str, Any], answer: dict[str, Any] | None) -> str | None:
+    if answer is None or "error" in answer:
+        return f"no answer ({answer})"
+    usd, expected = answer["usd"], case["expected_usd"]
+    if (usd is None) != (expected is None) or (usd is not None and Decimal(usd) != Decimal(expected)):
+        return f"{usd}, expected {expected}"
+    if answer["reason"] != case.get("expected_reason"):
+        return f"reason {answer['reason']}, expected {case.get('expected_reason')}"
+    flag = case.get("expected_flag")
+    if flag is not None and flag not in answer["flags"]:
+        return f"flags {answer['flags']} without {flag}"
+    return None
+
+
+# ------------------------------------------------------------------ exact under any sampler, concurrency and length
+
+
+def sampling(full: bool) -> Iterator[Bar]:
+    """Counters after each call of each kind, with all spans dropped and with none."""
+    on, off = (
+        run("sampling", rounds=5 if full else 1, environment={"OTEL_TRACES_SAMPLER": sampler})
+        for sampler in ("always_on", "always_off")
+    )
+    calls = len(on["counted"])
+    pairs = zip(on["counted"], off["counted"], strict=True)
+    bad = [f"after call {n} ({one['call']})" for n, (one, other) in enumerate(pairs, 1) if one != other]
+    if on["spans"] != calls or off["spans"]:
+        bad.append(f"{on['spans']} spans with always_on, {off['spans']} with always_off")
+    yield _none_of("sampling", bad, f"{calls} calls", "counters of always_off against always_on")
+
+
+def threads(full: bool) -> Iterator[Bar]:
+    """64 threads x 200 calls of the real client."""
+    count, calls = (64, 200) if full else (16, 25)
+    found = run("threads", threads=count, calls=calls)
+    yield _none_of("threads", found["wrong"], f"{count} x {calls} calls", "sums that differ from their parts")
+
+
+def tasks(full: bool) -> Iterator[Bar]:
+    """500 concurrent tasks of the real client."""
+    count = 500 if full else 100
+    found = run("tasks", tasks=count, calls=2)
+    yield _none_of("tasks", found["wrong"], f"{count} x 2 calls", "sums that differ from their parts")
+
+
+def memory(full: bool) -> Iterator[Bar]:
+    """Resident memory after 20,000 calls against after 2,000."""
+    warm, calls = (2_000, 20_000) if full else (300, 1_500)
+    found = run("memory", warm=warm, calls=calls)
+    grown = (found["after"] - found["before"]) / 2**20
+    yield _at_most(
+        "memory", grown, 2.0, ".2f", f"MiB from call {warm:,} to {calls:,}, of {found['before'] / 2**20:.0f}"
+    )
+
+
+# ------------------------------------------------------------------ speed
+
+
+def instructions_of_pieces(full: bool) -> Iterator[Bar]:
+    """`enrich()` of a chat call with three meters, and `RateCard.cost` of input, cache reads and output."""
+    names = ("instructions.enrich", "instructions.cost")
+    if not available():
+        yield from _without_program(names, "valgrind")
+        return
+    yield _at_most(names[0], instructions("enrich(call, now, book)", _ENRICH, 1000, _path()), 20_000)
+    yield _at_most(names[1], instructions("card.cost(usage)", _COST, 1000, _path()), 5_000)
+
+
+_ENRICH: Final = """\
+import time
+from costspan_pricing import PriceBook
+from costspan_processor import enrich
+book, now = PriceBook.bundled(), time.time_ns()
+call = {
+    "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "server.address": "api.openai.com",
+    "gen_ai.request.model": "gpt-4.1", "gen_ai.request.max_tokens": 512, "gen_ai.request.temperature": 0.2,
+    "gen_ai.response.model": "gpt-4.1-2025-04-14", "gen_ai.response.id": "chatcmpl-1",
+    "gen_ai.response.finish_reasons": ("stop",), "gen_ai.usage.input_tokens": 10_000,
+    "gen_ai.usage.cache_read.input_tokens": 8_000, "gen_ai.usage.output_tokens": 500,
+}
+assert enrich(call, now, book)["costspan.cost.total"] == 0.012
+"""
+_COST: Final = """\
+import time
+from costspan_pricing import PriceBook, Usage
+card = PriceBook.bundled().card("openai", "gpt-4.1", time.time_ns())
+usage = Usage.from_inclusive(input=10_000, cache_read=8_000, output=500)
+assert card.cost(usage).total == 12 * 10**9
+"""
+
+_ADDED: Final = ("instructions.chat", "instructions.embed", "instructions.chunk", "instructions.anthropic")
+_EACH_CHUNK: Final = 180
+"""The benchmark's long stream has 200 events and its short one 20."""
+
+
+def instructions_of_calls(full: bool) -> Iterator[Bar]:
+    """What a call, an embedding and a streamed chunk cost more than the SDK alone, beside the leanest that could be."""
+    bench = SHARED / "tools" / "bench"
+    if not bench.is_dir():
+        yield from _skipped(_ADDED, "no benchmark beside this checkout")
+        return
+    for program in ("valgrind", "uv"):
+        if shutil.which(program) is None:
+            yield from _without_program(_ADDED, program)
+            return
+    _environments()
+    _bench("instr", "costspan", "floor_public", "--parallel", "1")
+    openai, anthropic, floor = (
+        _results("instr", name) for name in ("costspan-openai", "costspan-anthropic", "floor_public-openai")
+    )
+
+    def added(result: dict[str, Any], scenario: str) -> float:
+        return float(result["peer"][scenario] - result["base"][scenario]) / 1e6
+
+    def chunk(result: dict[str, Any]) -> float:
+        return (added(result, "stream200") - added(result, "stream20")) / _EACH_CHUNK
+
+    chat = added(openai, "chat")
+    for name, scenario in zip(_ADDED, ("chat", "embed"), strict=False):
+        least = added(floor, scenario)
+        yield _at_most(name, added(openai, scenario), least + 0.12, ".3f", f"million; floor_public {least:.3f}")
+    yield _at_most(
+        _ADDED[2],
+        max(chunk(openai), chunk(anthropic)),
+        0.005,
+        ".4f",
+        f"million; OpenAI {chunk(openai):.4f}, Anthropic {chunk(anthropic):.4f}",
+    )
+    yield _at_most(_ADDED[3], added(anthropic, "chat"), chat, ".3f", "million; at most that of OpenAI chat")
+
+
+def startup(full: bool) -> Iterator[Bar]:
+    """What `costspan.init()` adds to an SDK with an OpenTelemetry pipeline, until the first call is answered."""
+    names = ("startup.time", "startup.memory")
+    bench = SHARED / "tools" / "bench"
+    if not bench.is_dir():
+        yield from _skipped(names, "no benchmark beside this checkout")
+        return
+    if shutil.which("uv") is None:
+        yield from _without_program(names, "uv")
+        return
+    _environments()
+    _bench("start", "costspan", "--provider", "openai", "--starts", "10" if full else "5")
+    got = _results("start", "costspan-openai")
+
+    def more(key: str) -> float:
+        return float(median(r[key] for r in got["peer"]) - median(r[key] for r in got["otel"]))
+
+    yield _at_most(names[0], more("wall_s") * 1000, 80, ".0f", f"ms, median of {len(got['peer'])}")
+    yield _at_most(names[1], more("rss_kb") / 1024, 10, ".1f", "MiB")
+
+
+@cache
+def _environments() -> None:
+    # Made anew in each run: they hold a copy of the checkout as pip installs it.
+    _bench("venvs", "costspan", "floor_public", "--python", "3.11")
+
+
+def _bench(*arguments: str) -> None:
+    out = CACHE / "results"
+    out.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "COSTSPAN_SRC": str(ROOT), "BENCH_VENVS": str(CACHE / "venvs")}
+    folder = SHARED / "tools" / "bench"
+    _python(str(folder / "bench.py"), *arguments, "--out", str(out), environment=environment, folder=folder)
+
+
+def _results(kind: str, which: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((CACHE / "results" / f"{kind}-{which}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def imports(full: bool) -> Iterator[Bar]:
+    """What `import costspan` imports, by the interpreter's own account."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "import costspan"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=_path(),
+        cwd=ROOT,
+    )
+    imported = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line]
+    bad = [
+        module
+        for module in imported
+        if any(module == name or module.startswith(f"{name}.") for name in FORBIDDEN_IMPORTS)
+    ]
+    yield _none_of("imports", bad, f"{len(imported)} modules", "provider SDKs, redis, grpc, typer, rich")
+
+
+MEASURES: Final[Mapping[str, Callable[[bool], Iterator[Bar]]]] = {
+    "imports": imports,
+    "vectors": vectors,
+    "sampling": sampling,
+    "threads": threads,
+    "tasks": tasks,
+    "memory": memory,
+    "conformance": conformance,
+    "instructions.pieces": instructions_of_pieces,
+    "instructions.calls": instructions_of_calls,
+    "startup": startup,
+}
+"""Name for `--only` -> what measures it."""
