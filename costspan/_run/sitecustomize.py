@@ -1,0 +1,44 @@
+"""Python imports this before a program that `costspan run` started, as it does with any `sitecustomize`.
+
+It stands on PYTHONPATH in front of a `sitecustomize` that the environment may have, and runs that one afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+
+
+def _start(directory: str) -> None:
+    try:
+        from costspan.run import watch
+
+        watch(directory)
+    except Exception as error:  # noqa: BLE001  the program must run, whatever is the matter with us
+        try:
+            problem = f"{sys.executable}: costspan could not start ({type(error).__name__}: {error})"
+            Path(directory, f"{os.getpid()}.problem").write_text(problem, encoding="utf-8")
+        except OSError:
+            pass
+
+
+def _run_the_shadowed() -> None:
+    # The program's own sys.path is without us; PYTHONPATH stays, for its children.
+    sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != _HERE]
+    spec = PathFinder.find_spec("sitecustomize", sys.path)
+    if spec is not None and spec.loader is not None:
+        module = module_from_spec(spec)
+        sys.modules["sitecustomize"] = module
+        spec.loader.exec_module(module)
+
+
+# Nobody else means us: a test runner or a type checker that imports every file.
+if __name__ == "sitecustomize":
+    if "COSTSPAN_RUN" in os.environ:
+        _start(os.environ["COSTSPAN_RUN"])
+    _run_the_shadowed()
