@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+from costspan import __version__
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -24,17 +24,10 @@ app = typer.Typer(
 )
 
 
-class InputError(Exception):
-    """What the user gave cannot be used; the message says what, where, and what to do."""
-
-
 def main() -> NoReturn:
     """The console script `costspan`. Bad input is one line on standard error and exit status 2."""
-    command = " ".join(["costspan", *sys.argv[1:2]] if len(sys.argv) > 1 and sys.argv[1][:1] != "-" else ["costspan"])
     try:
         status = app(standalone_mode=False, prog_name="costspan")
-    except InputError as error:
-        _fail(f"{command}: {error}", 2)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(128 + 2)
     except Exception as error:
@@ -45,8 +38,9 @@ def main() -> NoReturn:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(say())
             sys.exit(0)
+        command = getattr(getattr(error, "ctx", None), "command_path", "costspan")
         message = " ".join(str(say()).split()).rstrip(".")
-        _fail(f"{command}: {message}; see `costspan --help`", 2)
+        _fail(f"{command}: {message}; see `{command} --help`", 2)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -75,7 +69,7 @@ def price(
     try:
         moment = time.time_ns() if at is None else instant(at)
     except LineError as error:
-        raise InputError(f"--at: {error}") from None
+        _fail(f"costspan price: --at: {error}", 2)
     try:
         with _opened(file) as source:
             count, bad = price_lines(source, sys.stdout.buffer, Pricer(moment))
@@ -95,13 +89,13 @@ def _opened(file: str) -> BinaryIO:
     try:
         return Path(file).open("rb")
     except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror}): give a file of JSON lines, or -") from None
+        _fail(f"costspan price: {file} cannot be read ({error.strerror}): give a file of JSON lines, or -", 2)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def run(
     command: Annotated[
-        list[str], typer.Argument(metavar="-- COMMAND [ARGS]...", help="The program, such as: -- python app.py")
+        list[str], typer.Argument(metavar="COMMAND", help="The program, after two dashes: -- python app.py")
     ],
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the summary there, as JSON.")
@@ -147,8 +141,4 @@ def version() -> None:
     """Print the versions of costspan and its prices."""
     from costspan_pricing import PriceBook
 
-    try:
-        own = version_of("costspan")
-    except PackageNotFoundError:
-        own = "(not installed)"
-    print(f"costspan {own}, price book {PriceBook.bundled().version}")
+    print(f"costspan {__version__}, price book {PriceBook.bundled().version}")

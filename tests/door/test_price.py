@@ -201,7 +201,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         (["price", "/nowhere/usage.jsonl"], "costspan price: /nowhere/usage.jsonl cannot be read (No such file"),
         (["price", "--at", "noon"], "costspan price: --at: 'noon' is no instant such as"),
         (["price", "--att", "noon"], "costspan price: No such option: --att"),
-        (["prise"], "costspan prise: No such command 'prise'"),
+        (["prise"], "costspan: No such command 'prise'"),
         (["run"], "costspan run: Missing argument"),
     ],
 )
