@@ -7,11 +7,14 @@ without if it is not there, so a newer SDK can only make it unnecessary.
 
 from __future__ import annotations
 
+import math
 import threading
 from operator import attrgetter
+from time import time_ns
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.context import get_current
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, Resource, ServiceInstanceIdResourceDetector
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
@@ -19,6 +22,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import Histogram
     from opentelemetry.sdk.trace import Span
     from opentelemetry.util.types import AttributeValue
 
@@ -107,6 +112,88 @@ class _Probe(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         if (span.attributes or {}).get("probe"):
             self.way = "live" if self._recording else "replaced"
+
+
+class _Measured:
+    """The fields of an SDK measurement, without the check of its labels."""
+
+    __slots__ = ("attributes", "context", "instrument", "time_unix_nano", "value")
+
+    def __init__(
+        self, value: float, at: int, instrument: Histogram, context: Context, labels: Mapping[str, str | int]
+    ) -> None:
+        self.value = value
+        self.time_unix_nano = at
+        self.instrument = instrument
+        self.context = context
+        self.attributes = labels
+
+
+class Recorder:
+    """Records values of a histogram under labels that stay the same.
+
+    The SDK checks, copies, sorts and hashes the labels of every measurement: four fifths of what a record costs. Here
+    the aggregations that the labels lead to are kept, and a measurement is handed to them as the SDK does. Wherever
+    that is not possible (another SDK, delta temporality, more series than a view may have) and whenever a reader has
+    come or gone, it goes the public way.
+    """
+
+    __slots__ = ("_bound", "_consumer", "_histogram", "_labels")
+
+    def __init__(self, histogram: Histogram, labels: Mapping[str, str | int]) -> None:
+        self._histogram: Any = histogram
+        self._labels = labels
+        self._consumer: Any = getattr(histogram, "_measurement_consumer", None)
+        # The SDK's storages when this was bound, the aggregations in them (none if they cannot be kept), its filter.
+        self._bound: tuple[object, tuple[Any, ...], Any] = (None, (), None)
+
+    def __call__(self, value: float, context: Context | None = None) -> None:
+        """`histogram.record(value, labels, context)`."""
+        histogram, labels = self._histogram, self._labels
+        storages, aggregations, sampled = self._bound
+        if (
+            not aggregations
+            or self._consumer._reader_storages is not storages
+            or not 0 <= value < math.inf
+            or not histogram._is_enabled()
+        ):
+            histogram.record(value, labels, context)
+            self._bind()
+            return
+        context = context or get_current()
+        measured = _Measured(value, time_ns(), histogram, context, labels)
+        exemplary = sampled(value, measured.time_unix_nano, labels, context)
+        for aggregation in aggregations:
+            aggregation.aggregate(measured, exemplary)
+
+    def _bind(self) -> None:
+        # After a public record the SDK has the aggregations, of every reader and view.
+        storages: Any = getattr(self._consumer, "_reader_storages", None)
+        if storages is self._bound[0]:
+            return
+        aggregations: tuple[Any, ...] = ()
+        sampled = None
+        try:
+            sampled = self._consumer._sdk_config.exemplar_filter.should_sample
+            aggregations = tuple(
+                _aggregation_of(match, self._labels)
+                for storage in storages.values()
+                for match in storage._get_or_init_view_instrument_match(self._histogram)
+            )
+        except (AttributeError, ImportError, LookupError, TypeError):
+            aggregations = ()
+        self._bound = (storages, aggregations, sampled)
+
+
+def _aggregation_of(match: Any, labels: Mapping[str, str | int]) -> Any:
+    """Where a view of the SDK keeps what is recorded under labels; LookupError if it keeps nothing for good."""
+    from opentelemetry.sdk.metrics._internal._view_instrument_match import _hash_attributes
+
+    if match._reset_on_collect:
+        raise LookupError("each collection begins with new aggregations")
+    wanted = match._view._attribute_keys
+    seen = dict(labels) if wanted is None else {key: value for key, value in labels.items() if key in wanted}
+    return match._attributes_aggregation[_hash_attributes(seen)]
 
 
 def identify(provider: object) -> None:

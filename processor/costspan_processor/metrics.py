@@ -16,6 +16,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from costspan_pricing import PICO
 from costspan_processor import dialects
+from costspan_processor.compat import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -118,7 +119,7 @@ class _Row:
 class Route:
     """Everything about a kind of call that does not change from call to call: its row and ready histogram labels."""
 
-    __slots__ = ("duration", "input", "output", "plain", "row")
+    __slots__ = ("duration", "input", "output", "plain", "recorders", "row")
 
     def __init__(self, row: _Row, labels: dict[str, str | int], error_type: str | None) -> None:
         self.row = row
@@ -126,6 +127,8 @@ class Route:
         self.duration = labels if error_type is None else {**labels, dialects.ERROR_TYPE: error_type}
         self.input = {**labels, _TOKEN_TYPE: "input"}
         self.output = {**labels, _TOKEN_TYPE: "output"}
+        self.recorders: tuple[Recorder, Recorder, Recorder, Recorder] | None = None
+        """Of the duration, the input and output tokens and the time to the first chunk; made at the first call."""
 
 
 class Table:
@@ -397,32 +400,41 @@ class _CurrentHistograms:
             "s",
             "GenAI operation duration.",
             explicit_bucket_boundaries_advisory=_SECONDS,
-        ).record
+        )
         self._tokens = meter.create_histogram(
             "gen_ai.client.token.usage",
             "{token}",
             "Number of input and output tokens used.",
             explicit_bucket_boundaries_advisory=_TOKENS,
-        ).record
+        )
         self._first_chunk = meter.create_histogram(
             "gen_ai.client.operation.time_to_first_chunk",
             "s",
             "Time to receive the first chunk of a streamed response.",
             explicit_bucket_boundaries_advisory=_SECONDS,
-        ).record
+        )
 
     def record(
         self, route: Route, priced: Priced, duration: float | None, first_chunk: float | None, context: Context | None
     ) -> None:
+        recorders = route.recorders
+        if recorders is None:
+            recorders = route.recorders = (
+                Recorder(self._duration, route.duration),
+                Recorder(self._tokens, route.input),
+                Recorder(self._tokens, route.output),
+                Recorder(self._first_chunk, route.plain),
+            )
+        seconds, input_tokens, output_tokens, seconds_to_first_chunk = recorders
         if duration is not None:
-            self._duration(duration, route.duration, context)
+            seconds(duration, context)
         reading = priced.reading
         if (tokens := reading.input_tokens) is not None:
-            self._tokens(tokens, route.input, context)
+            input_tokens(tokens, context)
         if (tokens := reading.output_tokens) is not None:
-            self._tokens(tokens, route.output, context)
+            output_tokens(tokens, context)
         if first_chunk is not None:
-            self._first_chunk(first_chunk, route.plain, context)
+            seconds_to_first_chunk(first_chunk, context)
 
 
 class _NextMetrics:
