@@ -170,11 +170,21 @@ class Cost:
     @property
     def cache_savings(self) -> int:
         """Picodollars saved by reading from the cache: cached tokens x (input rate - cache read rate)."""
+        usage, sheet = self._usage, self._sheet
+        if self._note is PLAIN and usage is not None and sheet is not None and not usage._rest:
+            plain, cached = sheet.input, sheet.cache_read
+            if plain is not None and cached is not None:
+                return usage._cache_read * (plain - cached)
         return self._against_input("cache_read")
 
     @property
     def cache_write_premium(self) -> int:
         """Picodollars that cache writes cost beyond plain input: tokens x (write rate - input rate), never negative."""
+        usage, sheet = self._usage, self._sheet
+        if self._note is PLAIN and usage is not None and sheet is not None and not usage._rest:
+            plain, written = sheet.input, sheet.cache_write_5m
+            if plain is not None and written is not None:
+                return max(0, usage._cache_write_5m * (written - plain))
         return max(0, -self._against_input("cache_write"))
 
     @property
