@@ -35,6 +35,7 @@ SCOPE: Final = "costspan"
 _log = logging.getLogger("costspan")
 _lock = threading.RLock()
 _processing: Processing | None = None
+_starting = False
 _reset: tuple[object, dict[Any, Row]] = (None, {})
 """The table and the rows of it that `summary()` leaves out since `reset()`."""
 
@@ -90,37 +91,42 @@ def start(
     prices: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Joins the engine to the processor and both to the providers; patches nothing. Once; `shutdown()` undoes it."""
-    global _processing  # noqa: PLW0603  # the state of the process
+    global _processing, _starting  # noqa: PLW0603  # the state of the process
     from costspan.telemetry import providers
     from costspan_pricing import PriceBook
     from costspan_processor import Processing
     from costspan_processor import Settings as ProcessorSettings
 
     with _lock:
-        if _processing is not None:
+        # A configuration file that names our instrumentors comes back here while its providers are being made.
+        if _processing is not None or _starting:
             return
-        book = PriceBook.bundled()
-        if prices:
-            book = book.with_prices(prices)
-        traces, metrics = providers(tracer_provider, meter_provider)
-        processing = Processing(
-            traces,
-            metrics,
-            book=book,
-            budgets=budgets,
-            settings=ProcessorSettings(
-                genai_metrics=settings.genai_metrics,
-                cost_proposal=settings.cost_attributes,
-                dimensions=settings.dimensions,
-                max_values=settings.max_label_values,
-            ),
-            version=__version__,
-            before_collection=engine.drain,
-        )
-        processing.start()
-        tracer = traces.get_tracer(SCOPE, __version__)
-        engine.start(tracer, processing.observer, ask_for_usage=settings.stream_usage)
-        _processing = processing
+        _starting = True
+        try:
+            book = PriceBook.bundled()
+            if prices:
+                book = book.with_prices(prices)
+            traces, metrics = providers(tracer_provider, meter_provider)
+            processing = Processing(
+                traces,
+                metrics,
+                book=book,
+                budgets=budgets,
+                settings=ProcessorSettings(
+                    genai_metrics=settings.genai_metrics,
+                    cost_proposal=settings.cost_attributes,
+                    dimensions=settings.dimensions,
+                    max_values=settings.max_label_values,
+                ),
+                version=__version__,
+                before_collection=engine.drain,
+            )
+            processing.start()
+            tracer = traces.get_tracer(SCOPE, __version__)
+            engine.start(tracer, processing.observer, ask_for_usage=settings.stream_usage)
+            _processing = processing
+        finally:
+            _starting = False
 
 
 def instrument(provider: Provider) -> None:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import wrapt
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import (
     INVALID_SPAN,
@@ -83,25 +83,17 @@ class _Site(NamedTuple):
 class _Call:
     """One call from before its request to the end of its answer."""
 
-    __slots__ = (
-        "_attached",
-        "_ended",
-        "_running",
-        "at",
-        "attributes",
-        "body",
-        "context",
-        "endpoint",
-        "engine",
-        "first_chunk",
-        "hide",
-        "prompt",
-        "provider",
-        "seen",
-        "span",
-        "started",
-        "token",
-    )
+    # Defaults live on the class: a call that uses none of them pays for none of them.
+    first_chunk: float | None = None
+    span: Span = INVALID_SPAN
+    context: Context | None = None
+    token: object = None
+    seen: Seen | None = None
+    body: _Body | None = None
+    hide: Callable[[Any], bool] | None = None
+    _attached: Any = None
+    _running: Any = None
+    _ended = False
 
     def __init__(
         self,
@@ -118,16 +110,6 @@ class _Call:
         self.prompt = prompt
         self.at = time_ns()
         self.started = perf_counter()
-        self.first_chunk: float | None = None
-        self.span: Span = INVALID_SPAN
-        self.context: Context | None = None
-        self.token: object = None
-        self.seen: Seen | None = None
-        self.body: _Body | None = None
-        self.hide: Callable[[Any], bool] | None = None
-        self._attached: Any = None
-        self._running: Any = None
-        self._ended = False
 
     def characters(self) -> int:
         """Length of the prompt's text."""
@@ -618,7 +600,8 @@ class Engine:
                 if asked is not None:
                     kwargs = {**kwargs, **asked}
                     call.hide = endpoint.hide
-            if is_instrumentation_enabled():
+            # An empty context suppresses nothing, and is what most calls are made in.
+            if not get_current() or is_instrumentation_enabled():
                 operation, model = attributes[semconv.OPERATION], attributes.get(semconv.REQUEST_MODEL)
                 call.span = self._tracer.start_span(
                     f"{operation} {model}" if model else operation,

@@ -126,13 +126,17 @@ def get(source: Any, name: str) -> Any:
 
 
 def fields_of(source: Any) -> dict[str, Any]:
-    """The declared fields of an SDK object, or the dict itself: for readers that run on every chunk of a stream."""
-    return source if isinstance(source, dict) else getattr(source, "__dict__", _NO_FIELDS)
+    """The declared fields of an SDK object, or the dict itself: for readers that run on every call or chunk."""
+    if isinstance(source, dict):
+        return source
+    return getattr(source, "__dict__", _NO_FIELDS)
 
 
 def undeclared(source: Any) -> dict[str, Any]:
     """What the answer has beside the SDK's declared fields; the whole dict of a raw one."""
-    return source if isinstance(source, dict) else getattr(source, "__pydantic_extra__", None) or _NO_FIELDS
+    if isinstance(source, dict):
+        return source
+    return getattr(source, "__pydantic_extra__", None) or _NO_FIELDS
 
 
 _NO_FIELDS: dict[str, Any] = {}

@@ -12,7 +12,6 @@ from typing import Final
 OPERATION: Final = "gen_ai.operation.name"
 PROVIDER: Final = "gen_ai.provider.name"
 CONVERSATION_ID: Final = "gen_ai.conversation.id"
-OUTPUT_TYPE: Final = "gen_ai.output.type"
 
 REQUEST_MODEL: Final = "gen_ai.request.model"
 REQUEST_MAX_TOKENS: Final = "gen_ai.request.max_tokens"
@@ -51,8 +50,6 @@ AUDIO_CACHE_READ_TOKENS: Final = "gen_ai.usage.audio.cache_read.input_tokens"
 IMAGE_INPUT_TOKENS: Final = "gen_ai.usage.image.input_tokens"
 IMAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.image.output_tokens"
 IMAGE_CACHE_READ_TOKENS: Final = "gen_ai.usage.image.cache_read.input_tokens"
-TEXT_INPUT_TOKENS: Final = "gen_ai.usage.text.input_tokens"
-TEXT_OUTPUT_TOKENS: Final = "gen_ai.usage.text.output_tokens"
 
 OPENAI_API_TYPE: Final = "openai.api.type"
 OPENAI_REQUEST_SERVICE_TIER: Final = "openai.request.service_tier"

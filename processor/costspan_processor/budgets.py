@@ -96,6 +96,18 @@ class Budget:
     thresholds: tuple[int, ...] = (50, 75, 80, 90, 100)
     policy: Literal["warn", "block"] = "warn"
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            name: str,
+            limit: Decimal | str | float,
+            scope: Mapping[str, str] = ...,
+            period: Literal["day", "month"] = ...,
+            thresholds: Iterable[int] = ...,
+            policy: Literal["warn", "block"] = ...,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         def refuse(what: str, value: object, wanted: str) -> ValueError:
             return ValueError(f"budget {self.name!r}: {what} must be {wanted}, not {value!r}")

@@ -19,7 +19,7 @@ from costspan_instrumentation.provider import (
     undeclared,
 )
 
-_SCALARS = {str: str, int: int, float: float, bool: bool}
+_SCALARS = {str, int, float, bool}
 
 _REQUEST = {
     "model": semconv.REQUEST_MODEL,
@@ -40,8 +40,8 @@ _REQUEST = {
     "dimensions": semconv.EMBEDDINGS_DIMENSION_COUNT,
     "encoding_format": semconv.REQUEST_ENCODING_FORMATS,
 }
-_SEQUENCES = {semconv.REQUEST_STOP_SEQUENCES, semconv.REQUEST_ENCODING_FORMATS}
-_DEFAULTS = {("stream", False), ("n", 1), ("service_tier", "auto")}
+_SEQUENCES = {"stop", "encoding_format"}
+_DEFAULTS = {"stream": False, "n": 1, "service_tier": "auto"}
 
 # Hosts that take `stream_options.include_usage`; others may refuse a request that has it.
 _TELLS_WHEN_ASKED = {"openai", "azure.ai.openai", "deepseek"}
@@ -51,13 +51,12 @@ _AZURE_SINCE = "2024-09-01"
 def _request(kwargs: Mapping[str, Any]) -> Attributes:
     """Request attributes of any endpoint; what is not a plain value (NOT_GIVEN) is left out."""
     attributes: Attributes = {}
-    for name in _REQUEST.keys() & kwargs.keys():
-        value, key = kwargs[name], _REQUEST[name]
-        if type(value) in _SCALARS:
-            if (name, value) not in _DEFAULTS:
-                attributes[key] = (value,) if key in _SEQUENCES else value
-        elif key in _SEQUENCES and type(value) is list:
-            attributes[key] = tuple(item for item in value if type(item) is str)
+    for name, value in kwargs.items():
+        if name in _REQUEST:
+            if type(value) in _SCALARS and (name not in _DEFAULTS or value != _DEFAULTS[name]):
+                attributes[_REQUEST[name]] = (value,) if name in _SEQUENCES else value
+            elif name in _SEQUENCES and type(value) is list:
+                attributes[_REQUEST[name]] = tuple(item for item in value if type(item) is str)
     return attributes
 
 
@@ -90,18 +89,35 @@ def chat_usage(usage: Any) -> Attributes:
     >>> chat_usage({"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 8}})
     {'gen_ai.usage.input_tokens': 9, 'gen_ai.usage.output_tokens': 2, 'gen_ai.usage.cache_read.input_tokens': 8}
     """
-    return _usage(usage, "prompt_tokens", "completion_tokens")
+    if usage is None:
+        return {}
+    told = fields_of(usage)
+    return _usage(
+        usage,
+        told.get("prompt_tokens"),
+        told.get("completion_tokens"),
+        told.get("prompt_tokens_details"),
+        told.get("completion_tokens_details"),
+    )
 
 
 def responses_usage(usage: Any) -> Attributes:
     """`usage` of a response: as a chat completion's, under other names."""
-    return _usage(usage, "input_tokens", "output_tokens")
+    if usage is None:
+        return {}
+    told = fields_of(usage)
+    return _usage(
+        usage,
+        told.get("input_tokens"),
+        told.get("output_tokens"),
+        told.get("input_tokens_details"),
+        told.get("output_tokens_details"),
+    )
 
 
 def embeddings_usage(usage: Any) -> Attributes:
     """`usage` of embeddings: input alone, whatever a server says of output."""
-    told = fields_of(usage)
-    return known({semconv.INPUT_TOKENS: told.get("prompt_tokens"), **reported_cost(undeclared(usage))})
+    return known({semconv.INPUT_TOKENS: fields_of(usage).get("prompt_tokens"), **reported_cost(undeclared(usage))})
 
 
 def transcription_usage(usage: Any) -> Attributes:
@@ -117,27 +133,20 @@ def speech_usage(usage: Any) -> Attributes:
     return known({semconv.CHARACTERS: get(usage, "input_characters")})
 
 
-def _usage(usage: Any, input_name: str, output_name: str) -> Attributes:
-    if usage is None:
-        return {}
-    told = fields_of(usage)
-    tokens_in, tokens_out = told.get(input_name), told.get(output_name)
+def _usage(usage: Any, tokens_in: Any, tokens_out: Any, details_in: Any, details_out: Any) -> Attributes:
     attributes: Attributes = {}
     if tokens_in is not None:
         attributes[semconv.INPUT_TOKENS] = tokens_in
     if tokens_out is not None:
         attributes[semconv.OUTPUT_TOKENS] = tokens_out
-    details = told.get(f"{input_name}_details")
-    if details is not None:
-        _parts(details, _INPUT_PARTS, attributes)
-        if writes := fields_of(details).get("cache_write_tokens_details"):
+    if details_in is not None and _parts(details_in, _INPUT_PARTS, attributes):
+        writes = fields_of(details_in).get("cache_write_tokens_details")
+        if writes is not None:
             _parts(writes, _WRITE_PARTS, attributes)
-    details = told.get(f"{output_name}_details")
-    if details is not None:
-        _parts(details, _OUTPUT_PARTS, attributes)
+    if details_out is not None and _parts(details_out, _OUTPUT_PARTS, attributes):
         reasoning = attributes.get(semconv.REASONING_TOKENS)
         # Some hosts (xAI) count reasoning beside the completion; only the total tells.
-        if reasoning and told.get("total_tokens") == total(tokens_in, tokens_out, reasoning):
+        if reasoning and get(usage, "total_tokens") == total(tokens_in, tokens_out, reasoning):
             attributes[semconv.OUTPUT_TOKENS] = total(tokens_out, reasoning)
     if unusual := undeclared(usage):
         if semconv.CACHE_READ_TOKENS not in attributes and (cached := unusual.get("prompt_cache_hit_tokens")):
@@ -146,26 +155,30 @@ def _usage(usage: Any, input_name: str, output_name: str) -> Attributes:
     return attributes
 
 
-_INPUT_PARTS = (
-    ("cached_tokens", semconv.CACHE_READ_TOKENS),
-    ("cache_write_tokens", semconv.CACHE_WRITE_TOKENS),
-    ("audio_tokens", semconv.AUDIO_INPUT_TOKENS),
-    ("image_tokens", semconv.IMAGE_INPUT_TOKENS),
-)
-_OUTPUT_PARTS = (
-    ("reasoning_tokens", semconv.REASONING_TOKENS),
-    ("audio_tokens", semconv.AUDIO_OUTPUT_TOKENS),
-    ("image_tokens", semconv.IMAGE_OUTPUT_TOKENS),
-)
-_WRITE_PARTS = (("ttl_30m_tokens", semconv.CACHE_WRITE_30M), ("ttl_12h_tokens", semconv.CACHE_WRITE_12H))
+_INPUT_PARTS = {
+    "cached_tokens": semconv.CACHE_READ_TOKENS,
+    "cache_write_tokens": semconv.CACHE_WRITE_TOKENS,
+    "audio_tokens": semconv.AUDIO_INPUT_TOKENS,
+    "image_tokens": semconv.IMAGE_INPUT_TOKENS,
+}
+_OUTPUT_PARTS = {
+    "reasoning_tokens": semconv.REASONING_TOKENS,
+    "audio_tokens": semconv.AUDIO_OUTPUT_TOKENS,
+    "image_tokens": semconv.IMAGE_OUTPUT_TOKENS,
+}
+_WRITE_PARTS = {"ttl_30m_tokens": semconv.CACHE_WRITE_30M, "ttl_12h_tokens": semconv.CACHE_WRITE_12H}
 
 
-def _parts(details: Any, parts: tuple[tuple[str, str], ...], attributes: Attributes) -> None:
-    """Adds the parts of a total that are not 0."""
-    declared, others = fields_of(details), undeclared(details)
-    for name, key in parts:
-        if count := declared.get(name) or others.get(name):
-            attributes[key] = count
+def _parts(details: Any, parts: Mapping[str, str], attributes: Attributes) -> bool:
+    """Adds the parts of a total that are not 0; False if there are none, as in most calls."""
+    found = False
+    for fields in (fields_of(details), getattr(details, "__pydantic_extra__", None)):
+        if fields and any(fields.values()):
+            found = True
+            for name, count in fields.items():
+                if count and name in parts:
+                    attributes[parts[name]] = count
+    return found
 
 
 def reported_cost(usage: Mapping[str, Any]) -> Attributes:
@@ -206,10 +219,16 @@ _IDENTITY = (
 def _chat_response(answer: Any) -> Attributes:
     attributes = _identity(answer)
     told = fields_of(answer)
-    reasons = tuple([r for choice in told.get("choices") or () if (r := fields_of(choice).get("finish_reason"))])
+    reasons = []
+    for choice in told.get("choices") or ():
+        if reason := fields_of(choice).get("finish_reason"):
+            reasons.append(reason)  # noqa: PERF401  a comprehension is a call, and there is one choice
     if reasons:
-        attributes[semconv.RESPONSE_FINISH_REASONS] = reasons
-    attributes.update(chat_usage(told.get("usage") or get(undeclared(answer).get("x_groq"), "usage")))
+        attributes[semconv.RESPONSE_FINISH_REASONS] = tuple(reasons)
+    usage = told.get("usage")
+    if usage is None:
+        usage = get(undeclared(answer).get("x_groq"), "usage")
+    attributes.update(chat_usage(usage))
     return attributes
 
 
