@@ -139,7 +139,7 @@ class RateCard:
         sheet = self._base
         over = self._over
         if over is not None and usage._prompt > over:
-            sheet = self._sheet(usage)
+            sheet = self._sheet(usage._prompt)
         cost = Cost()
         cost._cache_write = cost._other = None
         try:
@@ -173,16 +173,44 @@ class RateCard:
         cost._note = PLAIN
         return cost
 
+    def quote(self, prompt: int, cache_read: int, output: int, reasoning: int) -> tuple[int, int, int, int, int] | None:
+        """The price of a call of text alone, for the hot path: what `cost` says, without its objects.
+
+        Counts are inclusive: ``cache_read`` is part of ``prompt``, ``reasoning`` of ``output``; the caller has seen to
+        it that none is negative or larger than its whole. Returns picodollars: total, input, cache reads, output, and
+        what the cache reads saved. ``None`` where anything is unusual (a free model, a missing rate), and `cost` tells.
+        """
+        if self._unusual:
+            return None
+        sheet = self._base
+        over = self._over
+        if over is not None and prompt > over:
+            sheet = self._sheet(prompt)
+        sent = read = received = saved = 0
+        try:
+            if prompt != cache_read:
+                sent = (prompt - cache_read) * sheet.input  # type: ignore[operator]  # None raises, see below
+            if cache_read:
+                read = cache_read * sheet.cache_read  # type: ignore[operator]
+                saved = cache_read * sheet.input - read  # type: ignore[operator]
+            if output:
+                received = (output - reasoning) * sheet.output  # type: ignore[operator]
+                if reasoning:
+                    received += reasoning * sheet.output_reasoning  # type: ignore[operator]
+        except TypeError:
+            return None
+        return sent + read + received, sent, read, received, saved
+
     def rate(self, meter: str) -> Decimal | None:
         """USD per ``METERS[meter].per`` units for a short prompt, or ``None``."""
         return self._base._line(meter, 0).rate
 
-    def _sheet(self, usage: Usage) -> Sheet:
-        return next((sheet for limit, sheet in self._long if usage._prompt > limit), self._base)
+    def _sheet(self, prompt: int) -> Sheet:
+        return next((sheet for limit, sheet in self._long if prompt > limit), self._base)
 
     def _by_line(self, usage: Usage) -> Cost:
         """Any usage at all: other meters, fractions of a picodollar, missing rates, free models, flags."""
-        sheet = self._sheet(usage)
+        sheet = self._sheet(usage._prompt)
         components: dict[str, int] = {}
         missing: list[str] = []
         for meter, quantity in usage.quantities.items():

@@ -138,11 +138,22 @@ def _text(value: Any) -> str | None:
 class Reading:
     """What one span says of one call. Counts are inclusive totals; None where the span does not say."""
 
-    __slots__ = ("input_tokens", "kind", "output_tokens", "parts", "problem", "reported_cost", "tokens", "usage")
+    __slots__ = (
+        "_usage",
+        "input_tokens",
+        "kind",
+        "output_tokens",
+        "parts",
+        "plain",
+        "problem",
+        "reported_cost",
+        "tokens",
+    )
 
+    _usage: Usage | None
     kind: Kind
-    usage: Usage | None
-    """None: the span reports no usage, or one that cannot be (then `problem` says why)."""
+    plain: tuple[int, int, int, int] | None
+    """Prompt, cache reads in it, output and reasoning in it, of a call of text alone whose counts agree; else None."""
     problem: str | None
     parts: Sequence[tuple[str | None, Usage]]
     """Usage of other models inside the same call, in addition to `usage`: (model, usage)."""
@@ -152,6 +163,19 @@ class Reading:
     """Tokens by component, each token under one of them; those of `parts` too."""
     reported_cost: Any
     """USD, as the provider itself reported it."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """None: the span reports no usage, or one that cannot be (then `problem` says why)."""
+        if self.plain is not None:
+            prompt, cached, output, reasoning = self.plain
+            return Usage.from_inclusive(input=prompt, cache_read=cached, output=output, reasoning=reasoning)
+        return self._usage
+
+    @property
+    def inconsistent(self) -> bool:
+        """Whether the counts contradict each other."""
+        return self.plain is None and self._usage is not None and self._usage.inconsistent
 
 
 class _Plan:
@@ -179,7 +203,7 @@ class _Plan:
         self.aside = REPORTED_COST in present or ITERATIONS in present
         # What nearly every call reports: input, output and perhaps cached and reasoning tokens, under today's names.
         self.plain = (
-            {"input", "output"} <= set(self.fields) <= {"input", "output", "cache_read", "reasoning"}
+            {"input"} <= set(self.fields) <= {"input", "output", "cache_read", "reasoning"}
             and all(_FIELDS.get(key) in self.fields for key, _ in counted)
             and not self.extra
             and not self.aside
@@ -240,24 +264,22 @@ def read(
     if plan.plain:
         get = attributes.get
         sent = get(_INPUT)
-        received = get(_OUTPUT)
-        cached = get(_CACHE_READ)
-        if type(sent) is int and type(received) is int and (cached is None or type(cached) is int):
-            try:
-                usage = Usage.from_inclusive(input=sent, output=received, cache_read=cached, reasoning=get(_REASONING))
-            except UsageError:
-                pass
-            else:
-                reading.usage = usage
-                reading.input_tokens = sent
-                reading.output_tokens = received
-                if usage.inconsistent:
-                    reading.tokens = _by_component(usage)
-                elif cached:
-                    reading.tokens = {"input": sent - cached, "cache_read": cached, "output": received}
-                else:
-                    reading.tokens = {"input": sent, "output": received}
-                return reading
+        received = get(_OUTPUT, 0)
+        cached = get(_CACHE_READ, 0)
+        reasoned = get(_REASONING, 0)
+        # Not a subclass: True is an int, and no count.
+        if type(sent) is type(received) is type(cached) is type(reasoned) is int and (
+            0 <= cached <= sent and 0 <= reasoned <= received
+        ):
+            reading.plain = (sent, cached, received, reasoned)
+            reading.input_tokens = sent
+            reading.output_tokens = received if _OUTPUT in attributes else None
+            reading.tokens = (
+                {"input": sent - cached, "cache_read": cached, "output": received}
+                if cached
+                else {"input": sent, "output": received}
+            )
+            return reading
     _read_usage(reading, plan, attributes)
     return reading
 
@@ -266,7 +288,7 @@ def _read_usage(reading: Reading, plan: _Plan, attributes: Mapping[str, Any]) ->
     """Whatever a span may say about usage, and whatever dress the numbers are in."""
     counts: dict[str, Any] = {}
     reading.tokens = {}
-    reading.usage = reading.input_tokens = reading.output_tokens = None
+    reading.plain = reading._usage = reading.input_tokens = reading.output_tokens = None
     try:
         if plan.aside:
             reading.reported_cost = attributes.get(REPORTED_COST)
@@ -277,7 +299,7 @@ def _read_usage(reading: Reading, plan: _Plan, attributes: Mapping[str, Any]) ->
         usage = usage_of(counts) if counts else None
         parts = _parts(attributes[ITERATIONS]) if ITERATIONS in attributes else []
         reading.tokens = _by_component(*((usage,) if usage is not None else ()), *(part for _, part in parts))
-        reading.usage = usage
+        reading._usage = usage
         reading.parts = parts
         reading.input_tokens = counts.get("input")
         reading.output_tokens = counts.get("output")

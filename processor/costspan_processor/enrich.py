@@ -41,13 +41,15 @@ class Priced:
     """A call with its price: what counters, budgets and span attributes are all made from.
 
     `total` and `components` are integer picodollars; `total` is None where there is no figure. `status` is the cost's,
-    unless the usage itself is an estimate.
+    unless the usage itself is an estimate. `saved` and `write_premium` are of the cache; `book` and `source` tell the
+    price book's version and the page its figures are from; `local` is the book's own cost where the provider's counts.
     """
 
     __slots__ = (
+        "_cost",
         "book",
+        "card",
         "components",
-        "cost",
         "local",
         "reading",
         "saved",
@@ -57,43 +59,82 @@ class Priced:
         "write_premium",
     )
 
-    def __init__(self, reading: Reading, cost: Cost, card: RateCard | None = None) -> None:
-        self.reading = reading
-        self.cost = cost
-        self.total = cost.total
-        status: str = cost.status
-        if status == "priced" and reading.kind.estimated:
-            status = "estimated"
-        self.status = status
-        components = self.components = cost.components
-        # Worked out once: the span, the counters and the summary all show them.
-        self.saved = cost.cache_savings if "cache_read" in components else 0
-        self.write_premium = cost.cache_write_premium if "cache_write" in components else 0
-        if card is None:
-            self.book = cost.book
-            self.source = cost.period_source
-            self.local = cost.local
-        else:
-            self.book = card.book
-            self.source = card.source
-            self.local = None
+    _cost: Cost | None
+    reading: Reading
+    total: int | None
+    components: Mapping[str, int]
+    status: str
+    saved: int
+    write_premium: int
+    book: str
+    source: str
+    local: Cost | None
+    card: RateCard | None
+
+    @classmethod
+    def of(cls, reading: Reading, cost: Cost) -> Priced:
+        """The price of any call."""
+        priced = cls()
+        priced.reading = reading
+        priced._cost = cost
+        priced.total = cost.total
+        status = cost.status
+        priced.status = "estimated" if status == "priced" and reading.kind.estimated else status
+        components = priced.components = cost.components
+        priced.saved = cost.cache_savings if "cache_read" in components else 0
+        priced.write_premium = cost.cache_write_premium if "cache_write" in components else 0
+        priced.book = cost.book
+        priced.source = cost.period_source
+        priced.local = cost.local
+        return priced
+
+    @classmethod
+    def quoted(cls, reading: Reading, card: RateCard, quote: tuple[int, int, int, int, int]) -> Priced:
+        """The price of a call of text alone, which needs no more than its quote."""
+        priced = cls()
+        priced.reading = reading
+        priced.card = card
+        priced._cost = priced.local = None
+        priced.total, sent, read, received, priced.saved = quote
+        priced.write_premium = 0
+        priced.status = "estimated" if reading.kind.estimated else "priced"
+        components = priced.components = {"input": sent} if sent else {}
+        if received:
+            components["output"] = received
+        if read:
+            components["cache_read"] = read
+        priced.book = card.book
+        priced.source = card.source
+        return priced
+
+    @property
+    def cost(self) -> Cost:
+        """The cost with its lines."""
+        if self._cost is None:
+            assert self.card is not None
+            usage = self.reading.usage
+            assert usage is not None
+            self._cost = self.card.cost(usage)
+        return self._cost
 
 
 def assess(reading: Reading, at_ns: int, book: PriceBook) -> Priced:
     """Price one reading at the instant `at_ns` (unix nanoseconds)."""
-    if reading.problem is not None:
-        return Priced(reading, Cost.unpriced("invalid_usage"))
     kind = reading.kind
+    if reading.plain is not None:
+        card = card_of(kind, at_ns, book)
+        if card is None:
+            return Priced.of(reading, _no_card(kind.provider, book))
+        quote = card.quote(*reading.plain)
+        if quote is not None:
+            return Priced.quoted(reading, card, quote)
+    if reading.problem is not None:
+        return Priced.of(reading, Cost.unpriced("invalid_usage"))
     usage = reading.usage
     cost = None
     if usage is not None:
         card = card_of(kind, at_ns, book)
-        if card is not None:
-            cost = card.cost(usage)
-            if not reading.parts and reading.reported_cost is None:
-                return Priced(reading, cost, card)
-        else:
-            cost = _no_card(kind.provider, book)
+        cost = _no_card(kind.provider, book) if card is None else card.cost(usage)
     for model, part in reading.parts:
         of_part = _of_part(kind, model, part, at_ns, book)
         cost = of_part if cost is None else cost + of_part
@@ -103,7 +144,7 @@ def assess(reading: Reading, at_ns: int, book: PriceBook) -> Priced:
         # What is no amount of money leaves the book's own figure standing.
         with suppress(ValueError):
             cost = Cost.reported(reading.reported_cost, cost)
-    return Priced(reading, cost)
+    return Priced.of(reading, cost)
 
 
 def card_of(kind: Kind, at_ns: int, book: PriceBook) -> RateCard | None:
@@ -144,38 +185,36 @@ def describe(priced: Priced, proposal: bool = True) -> dict[str, AttributeValue]
     """
     status = priced.status
     total = priced.total
-    usage = priced.reading.usage
+    inconsistent = priced.reading.inconsistent
     if total is None:
-        if usage is not None and usage.inconsistent:
-            return {STATUS: status, INCONSISTENT: True}
-        return {STATUS: status}
+        return {STATUS: status, INCONSISTENT: True} if inconsistent else {STATUS: status}
     usd = total / PICO
+    local = priced.local
+    # One literal: a dict that is filled key by key grows, and is copied, three times on the way.
+    result: dict[str, AttributeValue]
     if proposal:
-        # One literal: a dict that is filled key by key grows, and is copied, three times on the way.
-        result: dict[str, AttributeValue] = {
+        result = {
             STATUS: status,
             TOTAL: usd,
             BOOK_VERSION: priced.book,
             PRICE_SOURCE: priced.source,
             _AMOUNT: usd,
             _CURRENCY: "USD",
-            _WHOSE: "local" if priced.local is None else "provider",
+            _WHOSE: "local" if local is None else "provider",
         }
     else:
         result = {STATUS: status, TOTAL: usd, BOOK_VERSION: priced.book, PRICE_SOURCE: priced.source}
     components = priced.components
-    local = priced.local
     if local is None or local.total == total:
-        name = _COMPONENT
         for component in components:
-            result[name[component]] = components[component] / PICO
+            result[_COMPONENT[component]] = components[component] / PICO
     if local is not None and local.total is not None:
         result[BOOK_FIGURE] = local.total / PICO
     if "cache_read" in components:
         result[SAVINGS] = priced.saved / PICO
     if not priced.book:
         del result[BOOK_VERSION], result[PRICE_SOURCE]
-    if usage is not None and usage.inconsistent:
+    if inconsistent:
         result[INCONSISTENT] = True
     return result
 

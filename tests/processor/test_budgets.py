@@ -34,7 +34,7 @@ def claim(account: str = "team:2026-11", limit: int = 1000, blocking: bool = Tru
 
 class TestABudget:
     def test_limits_are_exact_however_they_are_given(self) -> None:
-        assert [Budget("b", limit).limit for limit in ("0.1", 0.1, Decimal("0.1"))] == [Decimal("0.1")] * 3  # type: ignore[arg-type]
+        assert [Budget("b", limit).limit for limit in ("0.1", 0.1, Decimal("0.1"))] == [Decimal("0.1")] * 3
 
     def test_scopes_are_named_as_in_track_or_as_on_the_span(self) -> None:
         scope = {"team": "search", "provider": "openai", "colour": "red", "service.name": "shop"}

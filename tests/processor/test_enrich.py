@@ -6,10 +6,13 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from costspan_pricing import PriceBook
 from costspan_processor import enrich, price
 from costspan_processor.dialects import read
+from costspan_processor.enrich import assess, describe
 from tests.processor.conftest import AT, CHAT
 
 
@@ -240,3 +243,47 @@ def test_the_engine_and_the_processor_mean_the_same_names() -> None:
         name for name in emitted - read_as_usage if not name.startswith(("gen_ai.usage.text.", "costspan.usage."))
     }
     assert unread == set()
+
+
+@given(
+    model=st.sampled_from(["acme/large", "acme/small", "openai/gpt-4.1", "openai/gpt-5.4", "openai/unheard-of"]),
+    answered=st.sampled_from(["large", "gpt-4.1-mini", "unheard-of", None]),
+    sent=st.integers(-2, 2_000_000) | st.sampled_from(["1000", 12.0, True, None]),
+    cached=st.integers(-2, 2_000_000) | st.sampled_from([0, "8", None]),
+    received=st.integers(-2, 200_000) | st.none(),
+    more=st.sampled_from(
+        [
+            {},
+            {"costspan.usage.estimated": True},
+            {"gen_ai.usage.reasoning.output_tokens": 3},
+            {"costspan.usage.web_searches": 2},
+            {"costspan.usage.reported_cost": 0.25},
+            {"openai.response.service_tier": "flex"},
+            {"openai.response.service_tier": "nobody's"},
+            {"gen_ai.usage.prompt_tokens": 7},
+        ]
+    ),
+)
+def test_the_short_way_says_what_the_long_way_says(
+    book: PriceBook, model: str, answered: str | None, sent: Any, cached: Any, received: Any, more: dict[str, Any]
+) -> None:
+    provider, _, name = model.partition("/")
+    told = {
+        "gen_ai.response.model": answered,
+        "gen_ai.usage.input_tokens": sent,
+        "gen_ai.usage.cache_read.input_tokens": cached,
+        "gen_ai.usage.output_tokens": received,
+    }
+    attributes = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": provider,
+        "gen_ai.request.model": name,
+        **{key: value for key, value in told.items() if value is not None},
+        **more,
+    }
+    reading = read(attributes)
+    assert reading is not None
+    short_way = describe(assess(reading, AT, book))
+    if reading.plain is not None:
+        reading._usage, reading.plain = reading.usage, None
+    assert short_way == describe(assess(reading, AT, book)) == enrich(attributes, AT, book)

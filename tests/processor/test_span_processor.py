@@ -73,7 +73,7 @@ def test_a_foreign_span_is_counted_but_never_in_the_conventions_own_metrics(shop
 
 
 def test_a_foreign_span_is_charged_to_the_budgets(telemetry: Callable[..., Telemetry]) -> None:
-    shop = telemetry(budgets=[Budget("team", "1")])  # type: ignore[arg-type]
+    shop = telemetry(budgets=[Budget("team", "1")])
     foreign_call(shop.tracer_provider)
     (span,) = shop.spans.get_finished_spans()
     assert (span.attributes or {})["costspan.budget.status"] == "ok"
