@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from costspan_pricing import PriceBook
     from costspan_processor.attribution import Attribution
+    from costspan_processor.dialects import Plain
     from costspan_processor.enrich import Priced
     from costspan_processor.metrics import Table
 
@@ -481,7 +482,7 @@ class Guard:
                 self._decisions[said] = self._decisions.get(said, 0) + 1
         return Admission(key, matching, amount or 0, sent)
 
-    def settle(self, admission: Admission, priced: Priced) -> dict[str, AttributeValue]:
+    def settle(self, admission: Admission, priced: Priced | Plain) -> dict[str, AttributeValue]:
         """Replace a call's hold by what it cost; returns the budget attributes of its span."""
         pico = priced.total
         error_type = priced.reading.kind.error_type
@@ -502,7 +503,7 @@ class Guard:
         key: str,
         attributes: Mapping[str, Any],
         who: Attribution | None,
-        priced: Priced,
+        priced: Priced | Plain,
     ) -> dict[str, AttributeValue]:
         """Charge a call that nobody asked about before it was made; `key` is its own (trace and span id)."""
         pico = priced.total

@@ -18,6 +18,8 @@ from costspan_pricing import METERS, Usage, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from costspan_pricing import Cost, RateCard
+
 STATUS: Final = "costspan.cost.status"
 OPERATION: Final = "gen_ai.operation.name"
 PROVIDER: Final = "gen_ai.provider.name"
@@ -138,22 +140,11 @@ def _text(value: Any) -> str | None:
 class Reading:
     """What one span says of one call. Counts are inclusive totals; None where the span does not say."""
 
-    __slots__ = (
-        "_usage",
-        "input_tokens",
-        "kind",
-        "output_tokens",
-        "parts",
-        "plain",
-        "problem",
-        "reported_cost",
-        "tokens",
-    )
+    __slots__ = ("input_tokens", "kind", "output_tokens", "parts", "problem", "reported_cost", "tokens", "usage")
 
-    _usage: Usage | None
     kind: Kind
-    plain: tuple[int, int, int, int] | None
-    """Prompt, cache reads in it, output and reasoning in it, of a call of text alone whose counts agree; else None."""
+    usage: Usage | None
+    """None: the span reports no usage, or one that cannot be (then `problem` says why)."""
     problem: str | None
     parts: Sequence[tuple[str | None, Usage]]
     """Usage of other models inside the same call, in addition to `usage`: (model, usage)."""
@@ -164,24 +155,81 @@ class Reading:
     reported_cost: Any
     """USD, as the provider itself reported it."""
 
-    @property
-    def usage(self) -> Usage | None:
-        """None: the span reports no usage, or one that cannot be (then `problem` says why)."""
-        if self.plain is not None:
-            prompt, cached, output, reasoning = self.plain
-            return Usage.from_inclusive(input=prompt, cache_read=cached, output=output, reasoning=reasoning)
-        return self._usage
+
+class Plain:
+    """A `Reading` of a call of text alone whose counts agree, and its price once `assess` has quoted one.
+
+    Nearly every call is one, so reading and price are one object, which holds just what those calls need. `plain` are
+    the prompt, the cache reads in it, the output and the reasoning in it; `quote` are picodollars: total, input, cache
+    reads, output, saved by cache reads.
+    """
+
+    __slots__ = ("card", "kind", "output_tokens", "plain", "quote")
+
+    kind: Kind
+    plain: tuple[int, int, int, int]
+    output_tokens: int | None
+    card: RateCard
+    quote: tuple[int, int, int, int, int]
+    problem: Final = None
+    reported_cost: Final = None
+    parts: Final = ()
+    write_premium: Final = 0
 
     @property
-    def inconsistent(self) -> bool:
-        """Whether the counts contradict each other."""
-        return self.plain is None and self._usage is not None and self._usage.inconsistent
+    def reading(self) -> Plain:
+        """Itself: what was read is what was priced."""
+        return self
+
+    @property
+    def input_tokens(self) -> int:
+        """The prompt."""
+        return self.plain[0]
+
+    @property
+    def usage(self) -> Usage:
+        """The counts as pricing takes them in the general case."""
+        prompt, cached, output, reasoning = self.plain
+        return Usage.from_inclusive(input=prompt, cache_read=cached, output=output, reasoning=reasoning)
+
+    @property
+    def tokens(self) -> Mapping[str, int]:
+        """Tokens by component."""
+        prompt, cached, output, _ = self.plain
+        return {"input": prompt - cached, "cache_read": cached, "output": output}
+
+    @property
+    def total(self) -> int:
+        """Picodollars."""
+        return self.quote[0]
+
+    @property
+    def saved(self) -> int:
+        """Picodollars that cache reads saved."""
+        return self.quote[4]
+
+    @property
+    def status(self) -> str:
+        """`priced`, or `estimated` where the usage is."""
+        return "estimated" if self.kind.estimated else "priced"
+
+    @property
+    def components(self) -> Mapping[str, int]:
+        """Picodollars by component."""
+        _, sent, read, received, _ = self.quote
+        parts = {"input": sent, "cache_read": read, "output": received}
+        return {component: pico for component, pico in parts.items() if pico}
+
+    @property
+    def cost(self) -> Cost:
+        """The cost with its lines."""
+        return self.card.cost(self.usage)
 
 
 class _Plan:
     """Where things are in spans that have the same attributes. Worked out once for such a shape, not once a call."""
 
-    __slots__ = ("aside", "counts", "extra", "fields", "kind", "kind_keys", "kinds", "plain")
+    __slots__ = ("answers", "aside", "counts", "extra", "fields", "kind", "kind_keys", "kinds", "plain")
 
     def __init__(self, shape: tuple[str, ...]) -> None:
         present = frozenset(shape)
@@ -200,6 +248,7 @@ class _Plan:
             for key in shape
             if key.startswith(_METER_PREFIX) and key not in _ASIDE and key not in _FIELDS
         }
+        self.answers = _OUTPUT in present
         self.aside = REPORTED_COST in present or ITERATIONS in present
         # What nearly every call reports: input, output and perhaps cached and reasoning tokens, under today's names.
         self.plain = (
@@ -237,7 +286,7 @@ def read(
     scope_name: str = "",  # noqa: ARG001  the scope decides the dialect as soon as there is more than one
     scope_version: str = "",  # noqa: ARG001
     resource: Mapping[str, Any] | None = None,  # noqa: ARG001
-) -> Reading | None:
+) -> Reading | Plain | None:
     """The call that a span describes; None if it describes none that is billed.
 
     `attributes` are the span's; `scope_name` and `scope_version` name the library that made it, `resource` the service.
@@ -257,10 +306,6 @@ def read(
     if not kind.billed:
         return None
 
-    reading = Reading()
-    reading.kind = kind
-    reading.problem = reading.reported_cost = None
-    reading.parts = ()
     if plan.plain:
         get = attributes.get
         sent = get(_INPUT)
@@ -271,15 +316,15 @@ def read(
         if type(sent) is type(received) is type(cached) is type(reasoned) is int and (
             0 <= cached <= sent and 0 <= reasoned <= received
         ):
-            reading.plain = (sent, cached, received, reasoned)
-            reading.input_tokens = sent
-            reading.output_tokens = received if _OUTPUT in attributes else None
-            reading.tokens = (
-                {"input": sent - cached, "cache_read": cached, "output": received}
-                if cached
-                else {"input": sent, "output": received}
-            )
-            return reading
+            plain = Plain()
+            plain.kind = kind
+            plain.plain = (sent, cached, received, reasoned)
+            plain.output_tokens = received if plan.answers else None
+            return plain
+    reading = Reading()
+    reading.kind = kind
+    reading.problem = reading.reported_cost = None
+    reading.parts = ()
     _read_usage(reading, plan, attributes)
     return reading
 
@@ -288,7 +333,7 @@ def _read_usage(reading: Reading, plan: _Plan, attributes: Mapping[str, Any]) ->
     """Whatever a span may say about usage, and whatever dress the numbers are in."""
     counts: dict[str, Any] = {}
     reading.tokens = {}
-    reading.plain = reading._usage = reading.input_tokens = reading.output_tokens = None
+    reading.usage = reading.input_tokens = reading.output_tokens = None
     try:
         if plan.aside:
             reading.reported_cost = attributes.get(REPORTED_COST)
@@ -299,7 +344,7 @@ def _read_usage(reading: Reading, plan: _Plan, attributes: Mapping[str, Any]) ->
         usage = usage_of(counts) if counts else None
         parts = _parts(attributes[ITERATIONS]) if ITERATIONS in attributes else []
         reading.tokens = _by_component(*((usage,) if usage is not None else ()), *(part for _, part in parts))
-        reading._usage = usage
+        reading.usage = usage
         reading.parts = parts
         reading.input_tokens = counts.get("input")
         reading.output_tokens = counts.get("output")

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from costspan_pricing import PICO, Cost
-from costspan_processor.dialects import INCONSISTENT, STATUS, read
+from costspan_processor.dialects import INCONSISTENT, STATUS, Plain, read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,100 +36,45 @@ _COMPONENT: Final = {
     "other": "costspan.cost.other",
 }
 
+_PICO: Final = float(PICO)
+"""Exact, and a float divides faster than an integer of this size."""
+
 
 class Priced:
     """A call with its price: what counters, budgets and span attributes are all made from.
 
     `total` and `components` are integer picodollars; `total` is None where there is no figure. `status` is the cost's,
-    unless the usage itself is an estimate. `saved` and `write_premium` are of the cache; `book` and `source` tell the
-    price book's version and the page its figures are from; `local` is the book's own cost where the provider's counts.
+    unless the usage itself is an estimate. `saved` and `write_premium` are of the cache.
     """
 
-    __slots__ = (
-        "_cost",
-        "book",
-        "card",
-        "components",
-        "local",
-        "reading",
-        "saved",
-        "source",
-        "status",
-        "total",
-        "write_premium",
-    )
+    __slots__ = ("components", "cost", "reading", "saved", "status", "total", "write_premium")
 
-    _cost: Cost | None
-    reading: Reading
-    total: int | None
-    components: Mapping[str, int]
-    status: str
-    saved: int
-    write_premium: int
-    book: str
-    source: str
-    local: Cost | None
-    card: RateCard | None
-
-    @classmethod
-    def of(cls, reading: Reading, cost: Cost) -> Priced:
-        """The price of any call."""
-        priced = cls()
-        priced.reading = reading
-        priced._cost = cost
-        priced.total = cost.total
-        status = cost.status
-        priced.status = "estimated" if status == "priced" and reading.kind.estimated else status
-        components = priced.components = cost.components
-        priced.saved = cost.cache_savings if "cache_read" in components else 0
-        priced.write_premium = cost.cache_write_premium if "cache_write" in components else 0
-        priced.book = cost.book
-        priced.source = cost.period_source
-        priced.local = cost.local
-        return priced
-
-    @classmethod
-    def quoted(cls, reading: Reading, card: RateCard, quote: tuple[int, int, int, int, int]) -> Priced:
-        """The price of a call of text alone, which needs no more than its quote."""
-        priced = cls()
-        priced.reading = reading
-        priced.card = card
-        priced._cost = priced.local = None
-        priced.total, sent, read, received, priced.saved = quote
-        priced.write_premium = 0
-        priced.status = "estimated" if reading.kind.estimated else "priced"
-        components = priced.components = {"input": sent} if sent else {}
-        if received:
-            components["output"] = received
-        if read:
-            components["cache_read"] = read
-        priced.book = card.book
-        priced.source = card.source
-        return priced
-
-    @property
-    def cost(self) -> Cost:
-        """The cost with its lines."""
-        if self._cost is None:
-            assert self.card is not None
-            usage = self.reading.usage
-            assert usage is not None
-            self._cost = self.card.cost(usage)
-        return self._cost
+    def __init__(self, reading: Reading | Plain, cost: Cost) -> None:
+        self.reading = reading
+        self.cost = cost
+        self.total = cost.total
+        status: str = cost.status
+        self.status = "estimated" if status == "priced" and reading.kind.estimated else status
+        components = self.components = cost.components
+        self.saved = cost.cache_savings if "cache_read" in components else 0
+        self.write_premium = cost.cache_write_premium if "cache_write" in components else 0
 
 
-def assess(reading: Reading, at_ns: int, book: PriceBook) -> Priced:
+def assess(reading: Reading | Plain, at_ns: int, book: PriceBook) -> Priced | Plain:
     """Price one reading at the instant `at_ns` (unix nanoseconds)."""
     kind = reading.kind
-    if reading.plain is not None:
+    if isinstance(reading, Plain):
         card = card_of(kind, at_ns, book)
         if card is None:
-            return Priced.of(reading, _no_card(kind.provider, book))
-        quote = card.quote(*reading.plain)
+            return Priced(reading, _no_card(kind.provider, book))
+        prompt, cached, output, reasoning = reading.plain
+        quote = card.quote(prompt, cached, output, reasoning)
         if quote is not None:
-            return Priced.quoted(reading, card, quote)
+            reading.card = card
+            reading.quote = quote
+            return reading
     if reading.problem is not None:
-        return Priced.of(reading, Cost.unpriced("invalid_usage"))
+        return Priced(reading, Cost.unpriced("invalid_usage"))
     usage = reading.usage
     cost = None
     if usage is not None:
@@ -144,7 +89,7 @@ def assess(reading: Reading, at_ns: int, book: PriceBook) -> Priced:
         # What is no amount of money leaves the book's own figure standing.
         with suppress(ValueError):
             cost = Cost.reported(reading.reported_cost, cost)
-    return Priced.of(reading, cost)
+    return Priced(reading, cost)
 
 
 def card_of(kind: Kind, at_ns: int, book: PriceBook) -> RateCard | None:
@@ -177,45 +122,61 @@ def _no_card(provider: str | None, book: PriceBook) -> Cost:
     return Cost.unpriced("unknown_model" if provider is not None and book.knows(provider) else "unknown_provider")
 
 
-def describe(priced: Priced, proposal: bool = True) -> dict[str, AttributeValue]:
+def describe(priced: Priced | Plain, proposal: bool = True) -> dict[str, AttributeValue]:
     """The span attributes of a price. USD as floats: the one place where picodollars become floats for a span.
 
     `proposal` adds `gen_ai.usage.cost.*`, which the GenAI conventions are still discussing. The status comes first and
     the total second, so that they are what stays where a span's attribute limit is near.
     """
-    status = priced.status
-    total = priced.total
-    inconsistent = priced.reading.inconsistent
-    if total is None:
-        return {STATUS: status, INCONSISTENT: True} if inconsistent else {STATUS: status}
-    usd = total / PICO
-    local = priced.local
-    # One literal: a dict that is filled key by key grows, and is copied, three times on the way.
-    result: dict[str, AttributeValue]
-    if proposal:
-        result = {
-            STATUS: status,
-            TOTAL: usd,
-            BOOK_VERSION: priced.book,
-            PRICE_SOURCE: priced.source,
-            _AMOUNT: usd,
-            _CURRENCY: "USD",
-            _WHOSE: "local" if local is None else "provider",
-        }
-    else:
-        result = {STATUS: status, TOTAL: usd, BOOK_VERSION: priced.book, PRICE_SOURCE: priced.source}
-    components = priced.components
-    if local is None or local.total == total:
-        for component in components:
-            result[_COMPONENT[component]] = components[component] / PICO
-    if local is not None and local.total is not None:
-        result[BOOK_FIGURE] = local.total / PICO
-    if "cache_read" in components:
-        result[SAVINGS] = priced.saved / PICO
-    if not priced.book:
-        del result[BOOK_VERSION], result[PRICE_SOURCE]
-    if inconsistent:
+    if isinstance(priced, Plain):
+        return _describe_quoted(priced, proposal)
+    cost, total = priced.cost, priced.total
+    usage = priced.reading.usage
+    result: dict[str, AttributeValue] = {STATUS: priced.status}
+    if total is not None:
+        usd = result[TOTAL] = total / PICO
+        if cost.book:
+            result[BOOK_VERSION], result[PRICE_SOURCE] = cost.book, cost.period_source
+        if proposal:
+            result[_AMOUNT], result[_CURRENCY], result[_WHOSE] = usd, "USD", cost.source
+        local = cost.local
+        if local is None or local.total == total:
+            for component, pico in priced.components.items():
+                result[_COMPONENT[component]] = pico / PICO
+        if local is not None and local.total is not None:
+            result[BOOK_FIGURE] = local.total / PICO
+        if "cache_read" in priced.components:
+            result[SAVINGS] = priced.saved / PICO
+    if usage is not None and usage.inconsistent:
         result[INCONSISTENT] = True
+    return result
+
+
+def _describe_quoted(priced: Plain, proposal: bool) -> dict[str, AttributeValue]:
+    total, sent, read, received, saved = priced.quote
+    card = priced.card
+    usd = total / _PICO
+    # One literal: a dict that is filled key by key grows, and is copied, three times on the way.
+    result: dict[str, AttributeValue] = {
+        STATUS: "estimated" if priced.kind.estimated else "priced",
+        TOTAL: usd,
+        BOOK_VERSION: card.book,
+        PRICE_SOURCE: card.source,
+        _AMOUNT: usd,
+        _CURRENCY: "USD",
+        _WHOSE: "local",
+        "costspan.cost.input": sent / _PICO,
+        "costspan.cost.output": received / _PICO,
+    }
+    if read:
+        result["costspan.cost.cache_read"] = read / _PICO
+        result[SAVINGS] = saved / _PICO
+    if not proposal:
+        del result[_AMOUNT], result[_CURRENCY], result[_WHOSE]
+    if not sent:
+        del result["costspan.cost.input"]
+    if not received:
+        del result["costspan.cost.output"]
     return result
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.metrics import Meter, MeterProvider
 
-    from costspan_processor.dialects import Kind
+    from costspan_processor.dialects import Kind, Plain
     from costspan_processor.enrich import Priced
 
 Generation = Literal["current", "next", "off"]
@@ -165,7 +165,7 @@ class Table:
         self._series_left = dict.fromkeys(("calls", "cost", "tokens"), max_series - _SERIES_KEPT_FREE)
         self._errors: dict[str, int] = {}
         self._closed = False
-        self.record: Callable[[Route, Priced, float | None, float | None, Context | None], None]
+        self.record: Callable[[Route, Priced | Plain, float | None, float | None, Context | None], None]
         """Record the conventions' own metrics of a call that we instrumented: seconds in all, to the first chunk."""
         self.meter: Final[Meter] = meter_provider.get_meter(SCOPE, version, attributes={GENERATION_ATTRIBUTE: self.id})
         self._instruments(generation)
@@ -179,7 +179,7 @@ class Table:
         except KeyError:
             return self._new_route(kind, dimensions)
 
-    def count(self, route: Route, priced: Priced, duration_ns: int | None) -> None:
+    def count(self, route: Route, priced: Priced | Plain, duration_ns: int | None) -> None:
         """Count one call. Its duration goes into the summary, not into a metric."""
         row = route.row
         status = priced.status
@@ -189,28 +189,38 @@ class Table:
                 calls[status] += 1
             else:
                 self._add("calls", row, status, 1)
-            if priced.total is not None:
-                costs = row.cost
-                components = priced.components
-                for component in components:
-                    if component in costs:
-                        costs[component] += components[component]
-                    else:
-                        self._add("cost", row, component, components[component])
-                if priced.saved:
+            if isinstance(priced, dialects.Plain):
+                _, sent, read, received, saved = priced.quote
+                prompt, cached, answered, _ = priced.reading.plain
+                self._count(row, "input", sent, prompt - cached)
+                if answered:
+                    self._count(row, "output", received, answered)
+                if cached:
+                    self._count(row, "cache_read", read, cached)
+                    row.saved += saved
+            else:
+                if priced.total is not None:
+                    for component, pico in priced.components.items():
+                        self._count(row, component, pico, 0)
                     row.saved += priced.saved
-                if priced.write_premium:
                     row.premium += priced.write_premium
-            counts = priced.reading.tokens
-            tokens = row.tokens
-            for component in counts:
-                if component in tokens:
-                    tokens[component] += counts[component]
-                elif counts[component]:
-                    self._add("tokens", row, component, counts[component])
+                for component, tokens in priced.reading.tokens.items():
+                    self._count(row, component, None, tokens)
             if duration_ns is not None:
                 row.latency_ns += duration_ns
                 row.timed += 1
+
+    def _count(self, row: _Row, component: str, pico: int | None, tokens: int) -> None:
+        if pico is not None:
+            if component in row.cost:
+                row.cost[component] += pico
+            else:
+                self._add("cost", row, component, pico)
+        if tokens:
+            if component in row.tokens:
+                row.tokens[component] += tokens
+            else:
+                self._add("tokens", row, component, tokens)
 
     def failed(self, where: str) -> None:
         """Count an internal error of ours."""
@@ -415,7 +425,12 @@ class _CurrentHistograms:
         )
 
     def record(
-        self, route: Route, priced: Priced, duration: float | None, first_chunk: float | None, context: Context | None
+        self,
+        route: Route,
+        priced: Priced | Plain,
+        duration: float | None,
+        first_chunk: float | None,
+        context: Context | None,
     ) -> None:
         recorders = route.recorders
         if recorders is None:
@@ -493,7 +508,12 @@ class _NextMetrics:
             meter.create_observable_counter(name, [table.observe(self._reader(kind))], "{token}", "Tokens used.")
 
     def record(
-        self, route: Route, priced: Priced, duration: float | None, first_chunk: float | None, context: Context | None
+        self,
+        route: Route,
+        priced: Priced | Plain,
+        duration: float | None,
+        first_chunk: float | None,
+        context: Context | None,
     ) -> None:
         reading = priced.reading
         embeddings = reading.kind.operation == "embeddings"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from costspan_pricing import PriceBook
     from costspan_processor.attribution import Attribution
     from costspan_processor.budgets import Guard
+    from costspan_processor.dialects import Plain
     from costspan_processor.enrich import Priced
     from costspan_processor.metrics import Table
 
@@ -129,7 +130,7 @@ class CostObserver:
 
     def count(
         self,
-        priced: Priced,
+        priced: Priced | Plain,
         who: Attribution | None,
         duration: float | None,
         first_chunk: float | None = None,
