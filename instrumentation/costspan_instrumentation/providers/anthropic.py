@@ -6,7 +6,16 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from costspan_instrumentation import semconv
-from costspan_instrumentation.provider import Attributes, Endpoint, Fields, Provider, Seen, get, total
+from costspan_instrumentation.provider import (
+    Attributes,
+    Endpoint,
+    Provider,
+    Seen,
+    fields_of,
+    get,
+    total,
+    undeclared,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,25 +58,36 @@ def _stream_request(kwargs: Mapping[str, Any]) -> Attributes:
 # ------------------------------------------------------------------ usage
 
 
-def _counts(usage: Any) -> Attributes:
+def _all_of(source: Any) -> dict[str, Any]:
+    """The fields of an object, those too that this version of the SDK does not declare."""
+    declared, others = fields_of(source), undeclared(source)
+    return {**declared, **others} if others and others is not declared else declared
+
+
+def _counts(usage: Mapping[str, Any]) -> Attributes:
     """Token counts of one usage object or iteration, with the cache that the API counts beside its input added."""
-    read, write = get(usage, "cache_read_input_tokens"), get(usage, "cache_creation_input_tokens")
+    told = usage.get
+    read, write = told("cache_read_input_tokens"), told("cache_creation_input_tokens")
     attributes: Attributes = {}
-    if (split := get(usage, "cache_creation")) is not None:
-        five, hour = get(split, "ephemeral_5m_input_tokens"), get(split, "ephemeral_1h_input_tokens")
+    if (split := told("cache_creation")) is not None:
+        lifetimes = _all_of(split)
+        five, hour = lifetimes.get("ephemeral_5m_input_tokens"), lifetimes.get("ephemeral_1h_input_tokens")
         if five:
             attributes[semconv.CACHE_WRITE_5M] = five
         if hour:
             attributes[semconv.CACHE_WRITE_1H] = hour
         if write is None:
             write = total(five, hour)
+    tokens = told("input_tokens")
     if read:
         attributes[semconv.CACHE_READ_TOKENS] = read
     if write:
         attributes[semconv.CACHE_WRITE_TOKENS] = write
-    if (tokens := total(get(usage, "input_tokens"), read, write)) is not None:
+    if read or write:
+        tokens = total(tokens, read, write)
+    if tokens is not None:
         attributes[semconv.INPUT_TOKENS] = tokens
-    if (tokens := get(usage, "output_tokens")) is not None:
+    if (tokens := told("output_tokens")) is not None:
         attributes[semconv.OUTPUT_TOKENS] = tokens
     return attributes
 
@@ -80,20 +100,22 @@ def messages_usage(usage: Any) -> Attributes:
     """
     if usage is None:
         return {}
+    usage = _all_of(usage)
+    told = usage.get
     attributes = _counts(usage)
-    if reasoning := get(get(usage, "output_tokens_details"), "thinking_tokens"):
+    if (details := told("output_tokens_details")) and (reasoning := get(details, "thinking_tokens")):
         attributes[semconv.REASONING_TOKENS] = reasoning
-    if searches := get(get(usage, "server_tool_use"), "web_search_requests"):
+    if (tools := told("server_tool_use")) and (searches := get(tools, "web_search_requests")):
         attributes[semconv.WEB_SEARCHES] = searches
-    speed, tier = get(usage, "speed"), get(usage, "service_tier")
+    speed, tier = told("speed"), told("service_tier")
     if speed == "fast" or (tier is not None and tier != "standard"):
         attributes[semconv.SERVICE_TIER] = "fast" if speed == "fast" else tier
     elif speed is not None:
         # Told because it was asked for: it overrules the speed that the request names.
         attributes[semconv.SERVICE_TIER] = speed
-    if (geo := get(usage, "inference_geo")) not in _NOWHERE:
+    if (geo := told("inference_geo")) not in _NOWHERE:
         attributes[semconv.GEO] = geo
-    if iterations := get(usage, "iterations"):
+    if iterations := told("iterations"):
         _add_iterations(iterations, attributes)
     return attributes
 
@@ -105,11 +127,11 @@ def _add_iterations(iterations: Any, attributes: Attributes) -> None:
     for part in iterations:
         kind, model = get(part, "type"), get(part, "model")
         if kind == "compaction":
-            for key, count in _counts(part).items():
+            for key, count in _counts(_all_of(part)).items():
                 attributes[key] = total(attributes.get(key), count)
         # A model that declined before its first token is not billed.
         elif kind == "advisor_message" or (served and model not in {None, served} and get(part, "output_tokens")):
-            others.append({"model": model, **_counts(part)})
+            others.append({"model": model, **_counts(_all_of(part))})
     if others:
         attributes[semconv.USAGE_ITERATIONS] = json.dumps(others)
 
@@ -118,12 +140,13 @@ def _add_iterations(iterations: Any, attributes: Attributes) -> None:
 
 
 def _response(message: Any) -> Attributes:
-    attributes = messages_usage(get(message, "usage"))
-    if model := get(message, "model"):
+    told = fields_of(message).get
+    attributes = messages_usage(told("usage"))
+    if model := told("model"):
         attributes[semconv.RESPONSE_MODEL] = model
-    if response_id := get(message, "id"):
+    if response_id := told("id"):
         attributes[semconv.RESPONSE_ID] = response_id
-    if reason := get(message, "stop_reason"):
+    if reason := told("stop_reason"):
         attributes[semconv.RESPONSE_FINISH_REASONS] = (reason,)
     return attributes
 
@@ -145,26 +168,23 @@ _USAGE = (
 
 
 def _chunk(event: Any, seen: Seen) -> None:
-    # Most events are deltas: they are read without a function call, of which isinstance is one.
-    fields = event if type(event) is Fields else event.__dict__
-    kind = fields.get("type")
+    kind = event.type
     if kind == "content_block_delta":
-        delta = fields["delta"]
-        told = delta if type(delta) is Fields else delta.__dict__
-        if name := _TEXT.get(told["type"]):
+        delta = event.delta
+        if name := _TEXT.get(delta.type):
             # Older SDKs do not declare every kind of delta.
-            seen.characters += len(told.get(name) or get(delta, name) or "")
+            seen.characters += len(getattr(delta, name, None) or "")
     elif kind == "message_start":
-        message = fields["message"]
+        message = event.message
         seen.attributes.update(_response(message))
         seen.notes = _told(get(message, "usage"))
     elif kind == "message_delta":
         # Cumulative counts: what it tells replaces the start's, what it leaves out stands.
-        seen.attributes.update(messages_usage({**(seen.notes or {}), **_told(fields["usage"])}))
-        if reason := get(fields["delta"], "stop_reason"):
+        seen.attributes.update(messages_usage({**(seen.notes or {}), **_told(event.usage)}))
+        if reason := get(event.delta, "stop_reason"):
             seen.attributes[semconv.RESPONSE_FINISH_REASONS] = (reason,)
         seen.final = True
-    elif kind == "content_block_start" and get(block := fields["content_block"], "type") == "fallback":
+    elif kind == "content_block_start" and get(block := event.content_block, "type") == "fallback":
         # Another model goes on, and the usage to come is its own.
         seen.attributes[semconv.RESPONSE_MODEL] = get(get(block, "to"), "model")
 
