@@ -90,6 +90,17 @@ class PriceBook:
             return found[1]
         return found[2].at(at_ns)
 
+    def newest(
+        self, provider: str, model: str, tier: str | None = None, geo: str | None = None
+    ) -> tuple[int, RateCard] | None:
+        """The newest rates of a model, and the instant (unix ns) since when they hold: for callers that keep them.
+
+        ``None`` if the book does not know the model. The cards of a book never change: changed prices are another book.
+        """
+        key = provider, model, tier, geo
+        found = self._seen[key] if key in self._seen else self._find(*key)
+        return None if found is None else found[:2]
+
     def knows(self, provider: str) -> bool:
         """Whether the book has this provider at all: tells an unknown model from an unknown provider."""
         folded = _folded(provider)

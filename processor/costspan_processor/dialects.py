@@ -18,7 +18,7 @@ from costspan_pricing import METERS, Usage, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from costspan_pricing import Cost, RateCard
+    from costspan_pricing import Cost, PriceBook, RateCard
 
 STATUS: Final = "costspan.cost.status"
 OPERATION: Final = "gen_ai.operation.name"
@@ -103,9 +103,12 @@ class Kind:
     """What calls to one model have in common: everything a span says but the amounts. Shared, never changed."""
 
     __slots__ = (
-        "billed", "error_type", "estimated", "geo", "operation", "provider", "request_model", "response_model",
-        "server_address", "server_port", "tier",
+        "billed", "error_type", "estimated", "geo", "newest", "operation", "provider", "request_model",
+        "response_model", "server_address", "server_port", "tier",
     )  # fmt: skip
+
+    newest: tuple[PriceBook, int, RateCard]
+    """What `enrich.card_of` remembers: the newest card in that book, and the unix ns since when it holds."""
 
     def __init__(self, attributes: Mapping[str, Any]) -> None:
         get = attributes.get
@@ -229,7 +232,7 @@ class Plain:
 class _Plan:
     """Where things are in spans that have the same attributes. Worked out once for such a shape, not once a call."""
 
-    __slots__ = ("answers", "aside", "counts", "extra", "fields", "kind", "kind_keys", "kinds", "plain")
+    __slots__ = ("aside", "counts", "extra", "fields", "kind", "kind_keys", "kinds", "layout")
 
     def __init__(self, shape: tuple[str, ...]) -> None:
         present = frozenset(shape)
@@ -248,15 +251,9 @@ class _Plan:
             for key in shape
             if key.startswith(_METER_PREFIX) and key not in _ASIDE and key not in _FIELDS
         }
-        self.answers = _OUTPUT in present
         self.aside = REPORTED_COST in present or ITERATIONS in present
-        # What nearly every call reports: input, output and perhaps cached and reasoning tokens, under today's names.
-        self.plain = (
-            {"input"} <= set(self.fields) <= {"input", "output", "cache_read", "reasoning"}
-            and all(_FIELDS.get(key) in self.fields for key, _ in counted)
-            and not self.extra
-            and not self.aside
-        )
+        ordinary = not self.extra and not self.aside and all(key in _FIELDS for key, _ in counted)
+        self.layout = _LAYOUTS.get(self.fields) if ordinary and STATUS not in present else None
 
 
 def _getter(keys: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
@@ -291,42 +288,89 @@ def read(
 
     `attributes` are the span's; `scope_name` and `scope_version` name the library that made it, `resource` the service.
     """
+    counts = plain_counts(attributes)
+    if counts is not None:
+        plain = Plain()
+        plain.kind, sent, cached, received, reasoned, told = counts
+        plain.plain = sent, cached, received, reasoned
+        plain.output_tokens = received if told else None
+        return plain
     shape = tuple(attributes)
     try:
         plan = _plans[shape]
     except KeyError:
         plan = _plan(shape)
+        if plan is not None and plan.layout is not None:
+            # What the shape holds is known now, and the kind of call with the next line.
+            _kind(plan, attributes)
+            return read(attributes)
     if plan is None:
         return None
-    values = plan.kind(attributes)
-    try:
-        kind = plan.kinds[values]
-    except (KeyError, TypeError):
-        kind = _new_kind(plan, values)
+    kind = _kind(plan, attributes)
     if not kind.billed:
         return None
-
-    if plan.plain:
-        get = attributes.get
-        sent = get(_INPUT)
-        received = get(_OUTPUT, 0)
-        cached = get(_CACHE_READ, 0)
-        reasoned = get(_REASONING, 0)
-        # Not a subclass: True is an int, and no count.
-        if type(sent) is type(received) is type(cached) is type(reasoned) is int and (
-            0 <= cached <= sent and 0 <= reasoned <= received
-        ):
-            plain = Plain()
-            plain.kind = kind
-            plain.plain = (sent, cached, received, reasoned)
-            plain.output_tokens = received if plan.answers else None
-            return plain
     reading = Reading()
     reading.kind = kind
     reading.problem = reading.reported_cost = None
     reading.parts = ()
     _read_usage(reading, plan, attributes)
     return reading
+
+
+def plain_counts(attributes: Mapping[str, Any]) -> tuple[Kind, int, int, int, int, bool] | None:
+    """What a billed call of text alone says: kind; prompt, cache reads, output, reasoning; whether it told an output.
+
+    None for every other call, for counts that do not agree, and for a kind of call or a shape of span at first sight.
+    """
+    plan = _plans.get(tuple(attributes))
+    if plan is None or plan.layout is None or plan.counts is None:
+        return None
+    try:
+        kind = plan.kinds[plan.kind(attributes)]
+    except (KeyError, TypeError):
+        return None
+    cached = reasoned = received = 0
+    layout = plan.layout
+    if layout == 3:
+        sent, received, cached = plan.counts(attributes)
+    elif layout == 2:
+        sent, received = plan.counts(attributes)
+    elif layout == 4:
+        sent, received, cached, reasoned = plan.counts(attributes)
+    elif layout == 5:
+        sent, received, reasoned = plan.counts(attributes)
+    else:
+        (sent,) = plan.counts(attributes)
+    # By type and not by instance: True is an int, and no count.
+    if (
+        type(sent) is int
+        and type(received) is int
+        and type(cached) is int
+        and type(reasoned) is int
+        and 0 <= cached <= sent
+        and 0 <= reasoned <= received
+        and kind.billed
+    ):
+        return kind, sent, cached, received, reasoned, layout > 1
+    return None
+
+
+_LAYOUTS: Final = {
+    ("input",): 1,
+    ("input", "output"): 2,
+    ("input", "output", "cache_read"): 3,
+    ("input", "output", "cache_read", "reasoning"): 4,
+    ("input", "output", "reasoning"): 5,
+}
+"""What nearly every call reports, under today's names: the counts of such a plan, by their order."""
+
+
+def _kind(plan: _Plan, attributes: Mapping[str, Any]) -> Kind:
+    values = plan.kind(attributes)
+    try:
+        return plan.kinds[values]
+    except (KeyError, TypeError):
+        return _new_kind(plan, values)
 
 
 def _read_usage(reading: Reading, plan: _Plan, attributes: Mapping[str, Any]) -> None:

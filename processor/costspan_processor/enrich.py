@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from costspan_pricing import PICO, Cost
-from costspan_processor.dialects import INCONSISTENT, STATUS, Plain, read
+from costspan_processor.dialects import INCONSISTENT, STATUS, Plain, plain_counts, read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,18 +94,28 @@ def assess(reading: Reading | Plain, at_ns: int, book: PriceBook) -> Priced | Pl
 
 def card_of(kind: Kind, at_ns: int, book: PriceBook) -> RateCard | None:
     """The rates of the model that answered, else of the one that was asked for; None if the book has neither."""
+    try:
+        of, since, card = kind.newest
+    except AttributeError:
+        pass
+    else:
+        if of is book and at_ns >= since:
+            return card
     provider = kind.provider
     if provider is None:
         return None
-    answered = kind.response_model
-    if answered is not None:
-        card = book.card(provider, answered, at_ns, kind.tier, kind.geo)
-        if card is not None:
-            return card
-    asked = kind.request_model
-    if asked is None or asked == answered:
-        return None
-    return book.card(provider, asked, at_ns, kind.tier, kind.geo)
+    for model in (kind.response_model, kind.request_model):
+        if model is not None:
+            found = book.newest(provider, model, kind.tier, kind.geo)
+            if found is not None:
+                since, card = found
+                kind.newest = book, since, card
+                if at_ns >= since:
+                    return card
+                older = book.card(provider, model, at_ns, kind.tier, kind.geo)
+                if older is not None:
+                    return older
+    return None
 
 
 def _of_part(kind: Kind, model: str | None, usage: Usage, at_ns: int, book: PriceBook) -> Cost:
@@ -129,7 +139,7 @@ def describe(priced: Priced | Plain, proposal: bool = True) -> dict[str, Attribu
     the total second, so that they are what stays where a span's attribute limit is near.
     """
     if isinstance(priced, Plain):
-        return _describe_quoted(priced, proposal)
+        return _describe_quote(priced.quote, priced.card, priced.kind.estimated, proposal)
     cost, total = priced.cost, priced.total
     usage = priced.reading.usage
     result: dict[str, AttributeValue] = {STATUS: priced.status}
@@ -152,31 +162,45 @@ def describe(priced: Priced | Plain, proposal: bool = True) -> dict[str, Attribu
     return result
 
 
-def _describe_quoted(priced: Plain, proposal: bool) -> dict[str, AttributeValue]:
-    total, sent, read, received, saved = priced.quote
-    card = priced.card
+def _describe_quote(
+    quote: tuple[int, int, int, int, int], card: RateCard, estimated: bool, proposal: bool
+) -> dict[str, AttributeValue]:
+    total, sent, read, received, saved = quote
     usd = total / _PICO
-    # One literal: a dict that is filled key by key grows, and is copied, three times on the way.
-    result: dict[str, AttributeValue] = {
-        STATUS: "estimated" if priced.kind.estimated else "priced",
-        TOTAL: usd,
-        BOOK_VERSION: card.book,
-        PRICE_SOURCE: card.source,
-        _AMOUNT: usd,
-        _CURRENCY: "USD",
-        _WHOSE: "local",
-        "costspan.cost.input": sent / _PICO,
-        "costspan.cost.output": received / _PICO,
-    }
+    # Literals: a dict that is filled key by key grows, and is copied, three times on the way.
+    result: dict[str, AttributeValue]
     if read:
-        result["costspan.cost.cache_read"] = read / _PICO
-        result[SAVINGS] = saved / _PICO
-    if not proposal:
-        del result[_AMOUNT], result[_CURRENCY], result[_WHOSE]
+        result = {
+            STATUS: "estimated" if estimated else "priced",
+            TOTAL: usd,
+            BOOK_VERSION: card.book,
+            PRICE_SOURCE: card.source,
+            _AMOUNT: usd,
+            _CURRENCY: "USD",
+            _WHOSE: "local",
+            "costspan.cost.input": sent / _PICO,
+            "costspan.cost.output": received / _PICO,
+            "costspan.cost.cache_read": read / _PICO,
+            SAVINGS: saved / _PICO,
+        }
+    else:
+        result = {
+            STATUS: "estimated" if estimated else "priced",
+            TOTAL: usd,
+            BOOK_VERSION: card.book,
+            PRICE_SOURCE: card.source,
+            _AMOUNT: usd,
+            _CURRENCY: "USD",
+            _WHOSE: "local",
+            "costspan.cost.input": sent / _PICO,
+            "costspan.cost.output": received / _PICO,
+        }
     if not sent:
         del result["costspan.cost.input"]
     if not received:
         del result["costspan.cost.output"]
+    if not proposal:
+        del result[_AMOUNT], result[_CURRENCY], result[_WHOSE]
     return result
 
 
@@ -194,6 +218,15 @@ def enrich(
     Empty if the span is no billed call or has been priced already (it carries `costspan.cost.status`). Never raises for
     what a span may hold: usage that cannot be is the status `invalid_usage`.
     """
+    found = plain_counts(attributes)
+    if found is not None:
+        # As below, without the object that counters and budgets need.
+        kind, prompt, cached, output, reasoning, _ = found
+        card = card_of(kind, at_ns, book)
+        if card is not None:
+            quote = card.quote(prompt, cached, output, reasoning)
+            if quote is not None:
+                return _describe_quote(quote, card, kind.estimated, proposal)
     if STATUS in attributes:
         return {}
     reading = read(attributes)
