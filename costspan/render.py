@@ -184,6 +184,8 @@ def _notes(summary: Summary) -> Iterable[RenderableType]:
         yield Text(" · ".join(ratios), style="dim")
     if estimated := summary["statuses"].get("estimated"):
         yield Text(f"{_calls(estimated)} estimated: the provider did not say all of the usage", style="yellow")
+    if failed := summary["total"]["failed"]:
+        yield Text(f"{_calls(failed)} failed and cost nothing", style="yellow")
     for line in summary["unpriced"]:
         what = "priced in part only" if line["status"] == "partial" else "not priced"
         model = f"{line['provider']}/{line['model']}"

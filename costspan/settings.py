@@ -41,7 +41,7 @@ class Settings:
         True,
         "Ask OpenAI-style streams for their usage where the application did not, and hide the extra chunk.",
     )
-    genai_metrics: GenAIMetrics = _setting(
+    genai_metrics: GenAIMetrics = _setting(  # noqa: RUF009  a string is immutable
         "COSTSPAN_GENAI_METRICS",
         "current",
         "Generation of the conventions' client metrics: `current` (`gen_ai.client.token.usage`, ...), `next` "
@@ -52,7 +52,7 @@ class Settings:
         True,
         "Put the proposed `gen_ai.usage.cost.*` on spans beside our own `costspan.cost.*`.",
     )
-    dimensions: tuple[str, ...] = _setting(  # noqa: RUF009  the tuple is immutable
+    dimensions: tuple[str, ...] = _setting(
         "COSTSPAN_DIMENSIONS",
         ("costspan.team", "costspan.feature", "costspan.task"),
         "Attribution attributes that become metric labels, separated by commas.",

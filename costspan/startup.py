@@ -280,6 +280,7 @@ def _minus(row: Row, before: Row | None) -> Row:
         write_premium=row.write_premium - before.write_premium,
         latency_ns=row.latency_ns - before.latency_ns,
         timed=row.timed - before.timed,
+        failed=row.failed - before.failed,
     )
 
 

@@ -38,6 +38,8 @@ class Line(TypedDict):
     """The figures of one group of calls."""
 
     calls: int
+    failed: int
+    """Calls that ended in an error and used nothing: they cost nothing."""
     unpriced: int
     """Calls that have no figure, or only part of one: `cost` is too low by what they cost."""
     cost: Decimal
@@ -167,7 +169,8 @@ def _line(rows: Sequence[Totals]) -> Line:
     prompt = tokens("input") + read + write
     return Line(
         calls=sum(sum(row.calls.values()) for row in rows),
-        unpriced=sum(row.calls.get(status, 0) for row in rows for status in NOT_PRICED),
+        failed=sum(row.failed for row in rows),
+        unpriced=sum(row.calls.get(status, 0) for row in rows for status in NOT_PRICED) - sum(r.failed for r in rows),
         cost=_dollars(sum(sum(row.cost.values()) for row in rows)),
         tokens=Tokens(input=prompt, cache_read=read, cache_write=write, output=output, total=prompt + output),
         cache_hit_rate=read / prompt if prompt else None,
@@ -200,7 +203,8 @@ def _unpriced(rows: Sequence[Totals]) -> list[Unpriced]:
     counts: dict[tuple[str, str, str], int] = {}
     for row in rows:
         for status in NOT_PRICED:
-            if calls := row.calls.get(status, 0):
+            calls = row.calls.get(status, 0) - (row.failed if status == "no_usage" else 0)
+            if calls:
                 key = (_provider(row), _model(row), status)
                 counts[key] = counts.get(key, 0) + calls
     return [

@@ -21,7 +21,7 @@ def test_instrumentation_uses_the_api_of_opentelemetry_and_never_its_sdk() -> No
 
 
 def test_importing_costspan_imports_no_provider_sdk_and_no_optional_part() -> None:
-    heavy = "openai anthropic google.genai redis grpc typer rich prometheus_client".split()
+    heavy = ["openai", "anthropic", "google.genai", "redis", "grpc", "typer", "rich", "prometheus_client"]
     code = f"import sys, costspan; print([name for name in {heavy!r} if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert out.stdout.strip() == "[]"

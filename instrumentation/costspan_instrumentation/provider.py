@@ -145,13 +145,15 @@ _NO_FIELDS: dict[str, Any] = {}
 def total(*counts: Any) -> Any:
     """Sum of counts, None where none is known; a count that cannot be one is returned itself, to be judged later.
 
-    >>> total(1, None, 2), total(None, None), total(3, -1), total(3, "x")
+    >>> total(1, None, "2"), total(None, None), total(3, -1), total(3, "x")
     (3, None, -1, 'x')
     """
     result: int | None = None
     for count in counts:
         if count is None:
             continue
+        if type(count) is str and count.isdecimal():
+            count = int(count)  # noqa: PLW2901
         if type(count) is not int or count < 0:
             return count
         result = count if result is None else result + count

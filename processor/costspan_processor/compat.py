@@ -221,7 +221,9 @@ def after_fork(meter_provider: object, scope_name: str) -> None:
     collection, or the making of an instrument, would wait for ever. And the parent's histograms would go on being
     exported by the child, under its own identity: counted twice.
     """
-    for meter in getattr(meter_provider, "_meters", {}).values():
+    meters = getattr(meter_provider, "_meters", None)
+    # The API's stand-in keeps a set: it has nothing of ours in it.
+    for meter in meters.values() if isinstance(meters, dict) else ():
         _renew_lock(meter, "_instrument_registration_lock")
         _renew_lock(meter, "_instrument_id_lock")
     consumer = getattr(meter_provider, "_measurement_consumer", None)

@@ -82,11 +82,13 @@ class Totals(NamedTuple):
     latency_ns: int
     """Sum over the calls whose duration is known (`timed`)."""
     timed: int
+    failed: int = 0
+    """Calls that ended in an error and used nothing; `calls` has them under `no_usage`."""
 
 
 class _Row:
     __slots__ = (
-        "attributes", "calls", "cost", "dimensions", "latency_ns", "names", "observed", "premium", "saved",
+        "attributes", "calls", "cost", "dimensions", "failed", "latency_ns", "names", "observed", "premium", "saved",
         "timed", "tokens",
     )  # fmt: skip
 
@@ -105,7 +107,7 @@ class _Row:
         self.calls: dict[str, int] = {}
         self.cost: dict[str, int] = {}
         self.tokens: dict[str, int] = {}
-        self.saved = self.premium = self.latency_ns = self.timed = 0
+        self.saved = self.premium = self.latency_ns = self.timed = self.failed = 0
         self.observed: dict[tuple[str, str], dict[str, str]] = {}
 
     def labels(self, key: str, value: str) -> dict[str, str]:
@@ -189,6 +191,8 @@ class Table:
                 calls[status] += 1
             else:
                 self._add("calls", row, status, 1)
+            if status == "no_usage" and priced.reading.kind.error_type is not None:
+                row.failed += 1
             if isinstance(priced, dialects.Plain):
                 _, sent, read, received, saved = priced.quote
                 prompt, cached, answered, _ = priced.reading.plain
@@ -235,7 +239,7 @@ class Table:
             return [
                 Totals(
                     row.names[0], row.names[1], row.names[2], row.names[3] or "", row.dimensions, dict(row.calls),
-                    dict(row.cost), dict(row.tokens), row.saved, row.premium, row.latency_ns, row.timed,
+                    dict(row.cost), dict(row.tokens), row.saved, row.premium, row.latency_ns, row.timed, row.failed,
                 )
                 for row in self._rows.values()
             ]  # fmt: skip

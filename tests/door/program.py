@@ -12,7 +12,10 @@ ROOT = Path(__file__).parent.parent.parent
 
 CALL = """
 import openai
-client = openai.OpenAI(base_url={url!r} + "/v1", api_key="k", max_retries=0)
+def connect():
+    global client
+    client = openai.OpenAI(base_url={url!r} + "/v1", api_key="k", max_retries=0)
+connect()
 def call(model="gpt-4.1", **more):
     return client.chat.completions.create(model=model, messages=[{{"role": "user", "content": "hi"}}], **more)
 """

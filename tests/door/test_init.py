@@ -203,6 +203,7 @@ def test_forked_workers_count_for_themselves_and_never_over_each_other(provider:
     for _ in range(2):
         pid = os.fork()
         if pid == 0:
+            connect()  # a connection cannot be shared by two processes
             call(); call()
             print(json.dumps([told(), costspan.summary()["total"]["calls"]]), flush=True)
             os._exit(0)
@@ -216,4 +217,3 @@ def test_forked_workers_count_for_themselves_and_never_over_each_other(provider:
     series = [(instance, scope) for told, _ in lines for instance, scope, _ in told]
     assert len(set(series)) == 3
     assert len({instance for instance, _ in series}) == 3
-

@@ -325,14 +325,16 @@ sys.exit(b"$0.006" not in done.stderr)
 
 
 def test_a_python_without_costspan_is_named(run: Run) -> None:
+    # The interpreter behind the environment that the tests run in: costspan is installed in one, not in the other.
+    python = sys._base_executable  # type: ignore[attr-defined]
     path = str(run.folder / "empty")
     program = "import sys; sys.exit('costspan' in sys.modules)"
     command = ("env", f"PYTHONPATH={Path(__file__).parents[2] / 'costspan' / '_run'}{os.pathsep}{path}")
-    status, out, err = run(program, command=(*command, sys.executable, "app.py"))
+    status, out, err = run(program, command=(*command, python, "app.py"))
     assert (status, out) == (0, "")
     first, second = err.splitlines()
     assert first == "costspan run: no call to a model was seen"
-    assert second.startswith(f"costspan run: {sys.executable}: costspan could not start (ModuleNotFoundError")
+    assert second.startswith(f"costspan run: {python}: costspan could not start (ModuleNotFoundError")
 
 
 @pytest.mark.parametrize(

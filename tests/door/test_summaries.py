@@ -34,6 +34,15 @@ def rows() -> list[Totals]:
     ]  # fmt: skip
 
 
+def test_a_call_that_failed_costs_nothing_and_is_not_called_unpriced() -> None:
+    failed = rows()[0]._replace(calls={"priced": 2, "no_usage": 3}, failed=2)
+    summary = summarise([failed])
+    assert (summary["total"]["calls"], summary["total"]["failed"], summary["total"]["unpriced"]) == (5, 2, 1)
+    assert summary["unpriced"] == [
+        {"provider": "openai", "model": "gpt-4.1-2025-04-14", "status": "no_usage", "calls": 1}
+    ]
+
+
 def test_totals_are_exact() -> None:
     total = summarise(rows())["total"]
     assert total["cost"] == Decimal("0.045752")

@@ -86,4 +86,3 @@ def test_reset_begins_again_at_zero_and_the_counters_go_on(provider: Loopback) -
     print(costspan.summary()["total"]["calls"], sum(r.calls["priced"] for r in startup._processing.table.rows()))
     """
     assert output(code, provider.url, before=START) == "1 2\n"
-

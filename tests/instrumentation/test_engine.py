@@ -281,9 +281,7 @@ async def test_a_task_that_is_cancelled_ends_its_span(bench: Bench) -> None:
 async def test_an_async_stream_that_is_left_in_the_middle(bench: Bench) -> None:
     bench.server.answer = Answer(events=chunks("one", "two", "three"))
 
-    async with await bench.async_client().chat.completions.create(
-        model="gpt-4.1", messages=ASK, stream=True
-    ) as stream:
+    async with await bench.async_client().chat.completions.create(model="gpt-4.1", messages=ASK, stream=True) as stream:
         async for _ in stream:
             break
 

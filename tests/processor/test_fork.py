@@ -160,6 +160,21 @@ def test_forks_while_threads_call_and_collect_never_hang() -> None:
     assert len({one["generations"][0] for one in told}) == 15
 
 
+def test_a_fork_before_the_application_has_a_meter_provider() -> None:
+    (calls,) = run(
+        """
+        from opentelemetry import metrics
+        other = Processing(traces, metrics.get_meter_provider())
+        other.start()
+        other.observer.after(None, CHAT, AT, 0.5, None, None)
+        def work():
+            print(json.dumps({"calls": sum(sum(row.calls.values()) for row in other.table.rows())}), flush=True)
+        os.waitpid(child(work), 0)
+        """
+    )
+    assert calls == {"calls": 0}
+
+
 def test_after_shutdown_a_fork_touches_nothing() -> None:
     worker, _ = run(
         """

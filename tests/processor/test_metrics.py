@@ -40,6 +40,15 @@ def labels(*more: tuple[str, object]) -> tuple[Any, ...]:
     return tuple(sorted((*MODEL, *more)))
 
 
+def test_a_call_that_failed_is_told_apart_from_one_whose_usage_is_not_known(shop: Telemetry) -> None:
+    nothing = {key: value for key, value in CHAT.items() if not key.startswith("gen_ai.usage.")}
+    shop.call({"error.type": "RateLimitError"}, base=nothing)
+    shop.call(base=nothing)
+    rows = shop.processing.table.rows()
+    assert sum(row.calls["no_usage"] for row in rows) == 2
+    assert sum(row.failed for row in rows) == 1
+
+
 def test_what_one_call_leaves_behind(shop: Telemetry) -> None:
     shop.call()
     seen = shop.metrics()
