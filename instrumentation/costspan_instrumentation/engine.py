@@ -369,10 +369,11 @@ class _Ours(wrapt.FunctionWrapper):  # type: ignore[type-arg]
 class _Awaited:
     """Stands in for the awaitable that an async stream manager keeps until it is entered."""
 
-    __slots__ = ("_run",)
+    __slots__ = ("_run", "close")
 
-    def __init__(self, run: Callable[[], Any]) -> None:
+    def __init__(self, run: Callable[[], Any], close: Callable[[], None]) -> None:
         self._run = run
+        self.close = close
 
     def __await__(self) -> Any:
         return self._run().__await__()
@@ -721,7 +722,7 @@ class Engine:
                     finally:
                         request.close()  # a refused call never awaits it
 
-                setattr(manager, name, _Awaited(arun))
+                setattr(manager, name, _Awaited(arun, request.close))
         except Exception as error:  # noqa: BLE001
             self.observer.failed("defer", error)
 
