@@ -107,8 +107,9 @@ class Kind:
         "response_model", "server_address", "server_port", "tier",
     )  # fmt: skip
 
-    newest: tuple[PriceBook, int, RateCard]
-    """What `enrich.card_of` remembers: the newest card in that book, and the unix ns since when it holds."""
+    newest: tuple[PriceBook, int, RateCard, dict[str, Any], dict[str, Any]]
+    """What `enrich` remembers: of which book and since when (unix ns) its newest card holds, the card, and the span
+    attributes of its prices without and with cache reads, to be filled in."""
 
     def __init__(self, attributes: Mapping[str, Any]) -> None:
         get = attributes.get
@@ -331,9 +332,20 @@ def plain_counts(attributes: Mapping[str, Any]) -> tuple[Kind, int, int, int, in
         return None
     cached = reasoned = received = 0
     layout = plan.layout
+    # By type and not by instance: True is an int, and no count.
     if layout == 3:
         sent, received, cached = plan.counts(attributes)
-    elif layout == 2:
+        if (
+            type(sent) is int
+            and type(received) is int
+            and type(cached) is int
+            and 0 <= cached <= sent
+            and received >= 0
+            and kind.billed
+        ):
+            return kind, sent, cached, received, 0, True
+        return None
+    if layout == 2:
         sent, received = plan.counts(attributes)
     elif layout == 4:
         sent, received, cached, reasoned = plan.counts(attributes)
@@ -341,7 +353,6 @@ def plain_counts(attributes: Mapping[str, Any]) -> tuple[Kind, int, int, int, in
         sent, received, reasoned = plan.counts(attributes)
     else:
         (sent,) = plan.counts(attributes)
-    # By type and not by instance: True is an int, and no count.
     if (
         type(sent) is int
         and type(received) is int

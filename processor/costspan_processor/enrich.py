@@ -28,10 +28,13 @@ _AMOUNT: Final = "gen_ai.usage.cost.amount"
 _CURRENCY: Final = "gen_ai.usage.cost.currency"
 _WHOSE: Final = "gen_ai.usage.cost.source"
 
+_INPUT: Final = "costspan.cost.input"
+_OUTPUT: Final = "costspan.cost.output"
+_CACHE_READ: Final = "costspan.cost.cache_read"
 _COMPONENT: Final = {
-    "input": "costspan.cost.input",
-    "output": "costspan.cost.output",
-    "cache_read": "costspan.cost.cache_read",
+    "input": _INPUT,
+    "output": _OUTPUT,
+    "cache_read": _CACHE_READ,
     "cache_write": "costspan.cost.cache_write",
     "other": "costspan.cost.other",
 }
@@ -95,7 +98,7 @@ def assess(reading: Reading | Plain, at_ns: int, book: PriceBook) -> Priced | Pl
 def card_of(kind: Kind, at_ns: int, book: PriceBook) -> RateCard | None:
     """The rates of the model that answered, else of the one that was asked for; None if the book has neither."""
     try:
-        of, since, card = kind.newest
+        of, since, card, _, _ = kind.newest
     except AttributeError:
         pass
     else:
@@ -109,13 +112,29 @@ def card_of(kind: Kind, at_ns: int, book: PriceBook) -> RateCard | None:
             found = book.newest(provider, model, kind.tier, kind.geo)
             if found is not None:
                 since, card = found
-                kind.newest = book, since, card
+                kind.newest = book, since, card, *_forms(card, kind.estimated)
                 if at_ns >= since:
                     return card
                 older = book.card(provider, model, at_ns, kind.tier, kind.geo)
                 if older is not None:
                     return older
     return None
+
+
+def _forms(card: RateCard, estimated: bool) -> tuple[dict[str, AttributeValue], dict[str, AttributeValue]]:
+    """The attributes of a quote without and with cache reads; whoever fills one in copies it first."""
+    plain: dict[str, AttributeValue] = {
+        STATUS: "estimated" if estimated else "priced",
+        TOTAL: 0.0,
+        BOOK_VERSION: card.book,
+        PRICE_SOURCE: card.source,
+        _AMOUNT: 0.0,
+        _CURRENCY: "USD",
+        _WHOSE: "local",
+        _INPUT: 0.0,
+        _OUTPUT: 0.0,
+    }
+    return plain, {**plain, _CACHE_READ: 0.0, SAVINGS: 0.0}
 
 
 def _of_part(kind: Kind, model: str | None, usage: Usage, at_ns: int, book: PriceBook) -> Cost:
@@ -139,7 +158,10 @@ def describe(priced: Priced | Plain, proposal: bool = True) -> dict[str, Attribu
     the total second, so that they are what stays where a span's attribute limit is near.
     """
     if isinstance(priced, Plain):
-        return _describe_quote(priced.quote, priced.card, priced.kind.estimated, proposal)
+        _, _, card, plain, cached = priced.kind.newest
+        if card is not priced.card:
+            plain, cached = _forms(priced.card, priced.kind.estimated)
+        return _fill(cached if priced.quote[2] else plain, priced.quote, proposal)
     cost, total = priced.cost, priced.total
     usage = priced.reading.usage
     result: dict[str, AttributeValue] = {STATUS: priced.status}
@@ -162,43 +184,24 @@ def describe(priced: Priced | Plain, proposal: bool = True) -> dict[str, Attribu
     return result
 
 
-def _describe_quote(
-    quote: tuple[int, int, int, int, int], card: RateCard, estimated: bool, proposal: bool
+def _fill(
+    form: dict[str, AttributeValue], quote: tuple[int, int, int, int, int], proposal: bool
 ) -> dict[str, AttributeValue]:
+    """A form of `_forms` with the figures of a quote. Copying one is cheaper than making its dict anew."""
     total, sent, read, received, saved = quote
-    usd = total / _PICO
-    # Literals: a dict that is filled key by key grows, and is copied, three times on the way.
-    result: dict[str, AttributeValue]
-    if read:
-        result = {
-            STATUS: "estimated" if estimated else "priced",
-            TOTAL: usd,
-            BOOK_VERSION: card.book,
-            PRICE_SOURCE: card.source,
-            _AMOUNT: usd,
-            _CURRENCY: "USD",
-            _WHOSE: "local",
-            "costspan.cost.input": sent / _PICO,
-            "costspan.cost.output": received / _PICO,
-            "costspan.cost.cache_read": read / _PICO,
-            SAVINGS: saved / _PICO,
-        }
+    result = form.copy()
+    result[TOTAL] = result[_AMOUNT] = total / _PICO
+    if sent:
+        result[_INPUT] = sent / _PICO
     else:
-        result = {
-            STATUS: "estimated" if estimated else "priced",
-            TOTAL: usd,
-            BOOK_VERSION: card.book,
-            PRICE_SOURCE: card.source,
-            _AMOUNT: usd,
-            _CURRENCY: "USD",
-            _WHOSE: "local",
-            "costspan.cost.input": sent / _PICO,
-            "costspan.cost.output": received / _PICO,
-        }
-    if not sent:
-        del result["costspan.cost.input"]
-    if not received:
-        del result["costspan.cost.output"]
+        del result[_INPUT]
+    if received:
+        result[_OUTPUT] = received / _PICO
+    else:
+        del result[_OUTPUT]
+    if read:
+        result[_CACHE_READ] = read / _PICO
+        result[SAVINGS] = saved / _PICO
     if not proposal:
         del result[_AMOUNT], result[_CURRENCY], result[_WHOSE]
     return result
@@ -222,11 +225,11 @@ def enrich(
     if found is not None:
         # As below, without the object that counters and budgets need.
         kind, prompt, cached, output, reasoning, _ = found
-        card = card_of(kind, at_ns, book)
-        if card is not None:
-            quote = card.quote(prompt, cached, output, reasoning)
+        with_card = getattr(kind, "newest", None)
+        if with_card is not None and with_card[0] is book and at_ns >= with_card[1]:
+            quote = with_card[2].quote(prompt, cached, output, reasoning)
             if quote is not None:
-                return _describe_quote(quote, card, kind.estimated, proposal)
+                return _fill(with_card[4 if quote[2] else 3], quote, proposal)
     if STATUS in attributes:
         return {}
     reading = read(attributes)

@@ -91,7 +91,7 @@ def chat_usage(usage: Any) -> Attributes:
     """
     if usage is None:
         return {}
-    told = fields_of(usage)
+    told = _all_fields(usage)
     return _usage(
         usage,
         told.get("prompt_tokens"),
@@ -105,7 +105,7 @@ def responses_usage(usage: Any) -> Attributes:
     """`usage` of a response: as a chat completion's, under other names."""
     if usage is None:
         return {}
-    told = fields_of(usage)
+    told = _all_fields(usage)
     return _usage(
         usage,
         told.get("input_tokens"),
@@ -131,6 +131,12 @@ def transcription_usage(usage: Any) -> Attributes:
 def speech_usage(usage: Any) -> Attributes:
     """Characters of the text to speak."""
     return known({semconv.CHARACTERS: get(usage, "input_characters")})
+
+
+def _all_fields(usage: Any) -> dict[str, Any]:
+    """All fields of a usage; old SDKs declare fewer than hosts send."""
+    unusual = undeclared(usage)
+    return {**fields_of(usage), **unusual} if unusual else fields_of(usage)
 
 
 def _usage(usage: Any, tokens_in: Any, tokens_out: Any, details_in: Any, details_out: Any) -> Attributes:
