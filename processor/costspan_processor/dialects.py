@@ -107,11 +107,12 @@ class Kind:
         "response_model", "server_address", "server_port", "tier",
     )  # fmt: skip
 
-    newest: tuple[PriceBook, int, RateCard, dict[str, Any], dict[str, Any]]
+    newest: tuple[PriceBook, int, RateCard, tuple[dict[str, Any], dict[str, Any]]] | None
     """What `enrich` remembers: of which book and since when (unix ns) its newest card holds, the card, and the span
     attributes of its prices without and with cache reads, to be filled in."""
 
     def __init__(self, attributes: Mapping[str, Any]) -> None:
+        self.newest = None
         get = attributes.get
         provider = get(PROVIDER)
         self.provider: Final[str | None] = _text(get(_SYSTEM) if provider is None else provider)
@@ -233,7 +234,7 @@ class Plain:
 class _Plan:
     """Where things are in spans that have the same attributes. Worked out once for such a shape, not once a call."""
 
-    __slots__ = ("aside", "counts", "extra", "fields", "kind", "kind_keys", "kinds", "layout")
+    __slots__ = ("aside", "billed", "counts", "extra", "fields", "kind", "kind_keys", "kinds", "layout")
 
     def __init__(self, shape: tuple[str, ...]) -> None:
         present = frozenset(shape)
@@ -241,12 +242,13 @@ class _Plan:
         # There is at least one of these keys, or the shape would have no plan.
         self.kind = _getter(self.kind_keys)
         self.kinds: dict[tuple[Any, ...], Kind] = {}
+        self.billed: dict[tuple[Any, ...], Kind] = {}
         counted = [(key, field) for key, field in _FIELDS.items() if key in present]
         named = {field for _, field in counted}
         # Some emitters send both spellings: today's wins.
         counted += [(key, field) for key, field in _OLDER.items() if key in present and field not in named]
         self.fields = tuple(field for _, field in counted)
-        self.counts = _getter([key for key, _ in counted]) if counted else None
+        self.counts = _getter([key for key, _ in counted])
         self.extra = {
             key: key[len(_METER_PREFIX) :]
             for key in shape
@@ -254,11 +256,13 @@ class _Plan:
         }
         self.aside = REPORTED_COST in present or ITERATIONS in present
         ordinary = not self.extra and not self.aside and all(key in _FIELDS for key, _ in counted)
-        self.layout = _LAYOUTS.get(self.fields) if ordinary and STATUS not in present else None
+        self.layout = _LAYOUTS.get(self.fields, 0) if ordinary and STATUS not in present else 0
 
 
 def _getter(keys: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-    """The values under `keys`, as a tuple even if it is one."""
+    """The values under `keys`, as a tuple even if it is one or none."""
+    if not keys:
+        return lambda _: ()
     if len(keys) == 1:
         (only,) = keys
         return lambda attributes: (attributes[only],)
@@ -301,7 +305,7 @@ def read(
         plan = _plans[shape]
     except KeyError:
         plan = _plan(shape)
-        if plan is not None and plan.layout is not None:
+        if plan is not None and plan.layout:
             # What the shape holds is known now, and the kind of call with the next line.
             _kind(plan, attributes)
             return read(attributes)
@@ -324,10 +328,10 @@ def plain_counts(attributes: Mapping[str, Any]) -> tuple[Kind, int, int, int, in
     None for every other call, for counts that do not agree, and for a kind of call or a shape of span at first sight.
     """
     plan = _plans.get(tuple(attributes))
-    if plan is None or plan.layout is None or plan.counts is None:
+    if plan is None or not plan.layout:
         return None
     try:
-        kind = plan.kinds[plan.kind(attributes)]
+        kind = plan.billed[plan.kind(attributes)]
     except (KeyError, TypeError):
         return None
     cached = reasoned = received = 0
@@ -341,7 +345,6 @@ def plain_counts(attributes: Mapping[str, Any]) -> tuple[Kind, int, int, int, in
             and type(cached) is int
             and 0 <= cached <= sent
             and received >= 0
-            and kind.billed
         ):
             return kind, sent, cached, received, 0, True
         return None
@@ -360,7 +363,6 @@ def plain_counts(attributes: Mapping[str, Any]) -> tuple[Kind, int, int, int, in
         and type(reasoned) is int
         and 0 <= cached <= sent
         and 0 <= reasoned <= received
-        and kind.billed
     ):
         return kind, sent, cached, received, reasoned, layout > 1
     return None
@@ -392,7 +394,7 @@ def _read_usage(reading: Reading, plan: _Plan, attributes: Mapping[str, Any]) ->
     try:
         if plan.aside:
             reading.reported_cost = attributes.get(REPORTED_COST)
-        if plan.counts is not None:
+        if plan.fields:
             counts = dict(zip(plan.fields, plan.counts(attributes), strict=True))
         if plan.extra:
             counts["extra"] = {meter: attributes[key] for key, meter in plan.extra.items()}
@@ -421,8 +423,11 @@ def _new_kind(plan: _Plan, values: tuple[Any, ...]) -> Kind:
     kind = Kind(dict(zip(plan.kind_keys, values, strict=True)))
     if len(plan.kinds) >= _KINDS_AT_MOST:
         plan.kinds.clear()
+        plan.billed.clear()
     with suppress(TypeError):  # a value that is a list: such a span is read, and not remembered
         plan.kinds[values] = kind
+        if kind.billed:
+            plan.billed[values] = kind
     return kind
 
 

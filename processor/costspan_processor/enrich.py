@@ -97,13 +97,9 @@ def assess(reading: Reading | Plain, at_ns: int, book: PriceBook) -> Priced | Pl
 
 def card_of(kind: Kind, at_ns: int, book: PriceBook) -> RateCard | None:
     """The rates of the model that answered, else of the one that was asked for; None if the book has neither."""
-    try:
-        of, since, card, _, _ = kind.newest
-    except AttributeError:
-        pass
-    else:
-        if of is book and at_ns >= since:
-            return card
+    newest = kind.newest
+    if newest is not None and newest[0] is book and at_ns >= newest[1]:
+        return newest[2]
     provider = kind.provider
     if provider is None:
         return None
@@ -112,7 +108,7 @@ def card_of(kind: Kind, at_ns: int, book: PriceBook) -> RateCard | None:
             found = book.newest(provider, model, kind.tier, kind.geo)
             if found is not None:
                 since, card = found
-                kind.newest = book, since, card, *_forms(card, kind.estimated)
+                kind.newest = book, since, card, _forms(card, kind.estimated)
                 if at_ns >= since:
                     return card
                 older = book.card(provider, model, at_ns, kind.tier, kind.geo)
@@ -158,10 +154,9 @@ def describe(priced: Priced | Plain, proposal: bool = True) -> dict[str, Attribu
     the total second, so that they are what stays where a span's attribute limit is near.
     """
     if isinstance(priced, Plain):
-        _, _, card, plain, cached = priced.kind.newest
-        if card is not priced.card:
-            plain, cached = _forms(priced.card, priced.kind.estimated)
-        return _fill(cached if priced.quote[2] else plain, priced.quote, proposal)
+        newest, card, quote = priced.kind.newest, priced.card, priced.quote
+        forms = newest[3] if newest is not None and newest[2] is card else _forms(card, priced.kind.estimated)
+        return _fill(forms, quote, proposal)
     cost, total = priced.cost, priced.total
     usage = priced.reading.usage
     result: dict[str, AttributeValue] = {STATUS: priced.status}
@@ -185,11 +180,18 @@ def describe(priced: Priced | Plain, proposal: bool = True) -> dict[str, Attribu
 
 
 def _fill(
-    form: dict[str, AttributeValue], quote: tuple[int, int, int, int, int], proposal: bool
+    forms: tuple[dict[str, AttributeValue], dict[str, AttributeValue]],
+    quote: tuple[int, int, int, int, int],
+    proposal: bool,
 ) -> dict[str, AttributeValue]:
-    """A form of `_forms` with the figures of a quote. Copying one is cheaper than making its dict anew."""
+    """One of `_forms` with the figures of a quote. Copying one is cheaper than making its dict anew."""
     total, sent, read, received, saved = quote
-    result = form.copy()
+    if read:
+        result = forms[1].copy()
+        result[_CACHE_READ] = read / _PICO
+        result[SAVINGS] = saved / _PICO
+    else:
+        result = forms[0].copy()
     result[TOTAL] = result[_AMOUNT] = total / _PICO
     if sent:
         result[_INPUT] = sent / _PICO
@@ -199,9 +201,6 @@ def _fill(
         result[_OUTPUT] = received / _PICO
     else:
         del result[_OUTPUT]
-    if read:
-        result[_CACHE_READ] = read / _PICO
-        result[SAVINGS] = saved / _PICO
     if not proposal:
         del result[_AMOUNT], result[_CURRENCY], result[_WHOSE]
     return result
@@ -225,11 +224,13 @@ def enrich(
     if found is not None:
         # As below, without the object that counters and budgets need.
         kind, prompt, cached, output, reasoning, _ = found
-        with_card = getattr(kind, "newest", None)
-        if with_card is not None and with_card[0] is book and at_ns >= with_card[1]:
-            quote = with_card[2].quote(prompt, cached, output, reasoning)
-            if quote is not None:
-                return _fill(with_card[4 if quote[2] else 3], quote, proposal)
+        newest = kind.newest
+        if newest is not None:
+            of, since, card, forms = newest
+            if of is book and at_ns >= since:
+                quote = card.quote(prompt, cached, output, reasoning)
+                if quote is not None:
+                    return _fill(forms, quote, proposal)
     if STATUS in attributes:
         return {}
     reading = read(attributes)

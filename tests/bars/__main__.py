@@ -1,6 +1,6 @@
-"""Measure the bars of the first issue: `python -m tests.bars [--full] [--only NAME,...] [--json FILE]`.
+"""Measure what must hold: `python -m tests.bars [--full] [--only NAME,...] [--json FILE]`.
 
-`--full` takes the sizes that the issue states; without it everything is smaller. Exit status 1 if a bar does not hold.
+`--full` takes the full sizes; without it everything is smaller. Exit status 1 if a bar does not hold.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WORD = {True: "holds", False: "FAILS", None: "skipped"}
 def main() -> None:
     """Run what is asked for, print a line a bar."""
     parser = argparse.ArgumentParser(prog="python -m tests.bars", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="the sizes that the issue states")
+    parser.add_argument("--full", action="store_true", help="the full sizes")
     parser.add_argument("--only", default="", metavar="NAME,...", help=f"of {', '.join(MEASURES)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the bars here too")
     arguments = parser.parse_args()

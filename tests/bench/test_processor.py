@@ -45,13 +45,7 @@ def unasked(): raise AssertionError("nobody needs the prompt's length without a 
 @pytest.mark.parametrize(
     ("statement", "most"),
     [
-        pytest.param(
-            "enrich(CHAT, AT, book)",
-            20_000,
-            marks=pytest.mark.xfail(
-                strict=False, reason="see docs/decisions/0014: what stands in the way is named there"
-            ),
-        ),
+        ("enrich(CHAT, AT, book)", 20_000),
         ("observer.before(CHAT, unasked)", 3_500),
         ("processor.on_start(http, None)", 2_700),
         ("processor.on_start(http, inside)", 4_200),
