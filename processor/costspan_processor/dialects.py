@@ -296,9 +296,9 @@ def read(
     counts = plain_counts(attributes)
     if counts is not None:
         plain = Plain()
-        plain.kind, sent, cached, received, reasoned, told = counts
+        plain.kind, sent, cached, received, reasoned = counts
         plain.plain = sent, cached, received, reasoned
-        plain.output_tokens = received if told else None
+        plain.output_tokens = received if _OUTPUT in attributes else None
         return plain
     shape = tuple(attributes)
     try:
@@ -322,20 +322,21 @@ def read(
     return reading
 
 
-def plain_counts(attributes: Mapping[str, Any]) -> tuple[Kind, int, int, int, int, bool] | None:
-    """What a billed call of text alone says: kind; prompt, cache reads, output, reasoning; whether it told an output.
+def plain_counts(attributes: Mapping[str, Any]) -> tuple[Kind, int, int, int, int] | None:
+    """What a billed call of text alone says: its kind; prompt, cache reads, output and reasoning.
 
     None for every other call, for counts that do not agree, and for a kind of call or a shape of span at first sight.
     """
     plan = _plans.get(tuple(attributes))
-    if plan is None or not plan.layout:
+    if plan is None:
+        return None
+    layout = plan.layout
+    if not layout:
         return None
     try:
         kind = plan.billed[plan.kind(attributes)]
     except (KeyError, TypeError):
         return None
-    cached = reasoned = received = 0
-    layout = plan.layout
     # By type and not by instance: True is an int, and no count.
     if layout == 3:
         sent, received, cached = plan.counts(attributes)
@@ -346,8 +347,9 @@ def plain_counts(attributes: Mapping[str, Any]) -> tuple[Kind, int, int, int, in
             and 0 <= cached <= sent
             and received >= 0
         ):
-            return kind, sent, cached, received, 0, True
+            return kind, sent, cached, received, 0
         return None
+    cached = reasoned = received = 0
     if layout == 2:
         sent, received = plan.counts(attributes)
     elif layout == 4:
@@ -364,7 +366,7 @@ def plain_counts(attributes: Mapping[str, Any]) -> tuple[Kind, int, int, int, in
         and 0 <= cached <= sent
         and 0 <= reasoned <= received
     ):
-        return kind, sent, cached, received, reasoned, layout > 1
+        return kind, sent, cached, received, reasoned
     return None
 
 

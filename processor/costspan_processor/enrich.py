@@ -223,7 +223,7 @@ def enrich(
     found = plain_counts(attributes)
     if found is not None:
         # As below, without the object that counters and budgets need.
-        kind, prompt, cached, output, reasoning, _ = found
+        kind, prompt, cached, output, reasoning = found
         newest = kind.newest
         if newest is not None:
             of, since, card, forms = newest

@@ -224,8 +224,8 @@ def instructions_of_pieces(full: bool) -> Iterator[Bar]:
     if not available():
         yield from _without_program(names, "valgrind")
         return
-    yield _at_most(names[0], instructions("enrich(call, now, book)", _ENRICH, 1000, _path()), 20_000)
-    yield _at_most(names[1], instructions("card.cost(usage)", _COST, 1000, _path()), 5_000)
+    yield _at_most(names[0], instructions("enrich(call, now, book)", _ENRICH, 5000, _path()), 20_000)
+    yield _at_most(names[1], instructions("card.cost(usage)", _COST, 5000, _path()), 5_000)
 
 
 _ENRICH: Final = """\
