@@ -91,13 +91,15 @@ class track:  # noqa: N801  # reads as a statement
         wrapper: Any
         if inspect.iscoroutinefunction(function):
 
-            async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            async def coroutine(*args: Any, **kwargs: Any) -> Any:
                 with block():
                     return await function(*args, **kwargs)
 
+            wrapper = coroutine
+
         elif inspect.isasyncgenfunction(function):
 
-            async def wrapper(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            async def async_steps(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
                 # The context must not stay attached across a yield, so each step has it for itself.
                 context, _ = attributed(attributes)
                 steps = function(*args, **kwargs)
@@ -111,9 +113,11 @@ class track:  # noqa: N801  # reads as a statement
                         detach(token)
                     yield item
 
+            wrapper = async_steps
+
         elif inspect.isgeneratorfunction(function):
 
-            def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, None, Any]:
+            def steps_of(*args: Any, **kwargs: Any) -> Generator[Any, None, Any]:
                 context, _ = attributed(attributes)
                 steps = function(*args, **kwargs)
                 while True:
@@ -126,10 +130,14 @@ class track:  # noqa: N801  # reads as a statement
                         detach(token)
                     yield item
 
+            wrapper = steps_of
+
         else:
 
-            def wrapper(*args: Any, **kwargs: Any) -> Any:
+            def plain(*args: Any, **kwargs: Any) -> Any:
                 with block():
                     return function(*args, **kwargs)
+
+            wrapper = plain
 
         return cast("Callable[P, R]", functools.wraps(function)(wrapper))

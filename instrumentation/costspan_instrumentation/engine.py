@@ -59,13 +59,21 @@ _running: ContextVar[_Call | None] = ContextVar("costspan_running_call", default
 class _Silent:
     """The observer of an engine that nobody watches: spans without money."""
 
-    def before(self, *_: object) -> Decision | None:
+    def before(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> Decision | None:  # noqa: ARG002
         return None
 
-    async def abefore(self, *_: object) -> Decision | None:
+    async def abefore(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> Decision | None:  # noqa: ARG002
         return None
 
-    def after(self, *_: object) -> Mapping[str, Any]:
+    def after(
+        self,
+        token: object,  # noqa: ARG002
+        attributes: Mapping[str, Any],  # noqa: ARG002
+        at: int,  # noqa: ARG002
+        duration: float,  # noqa: ARG002
+        first_chunk: float | None,  # noqa: ARG002
+        context: Context | None,  # noqa: ARG002
+    ) -> Mapping[str, Any]:
         return {}
 
     def failed(self, where: str, error: BaseException) -> None:

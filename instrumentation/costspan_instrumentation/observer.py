@@ -30,6 +30,7 @@ class Decision(Protocol):
     @property
     def attributes(self) -> Mapping[str, AttributeValue]:
         """Attributes that the call's span starts with."""
+        ...
 
 
 class Observer(Protocol):
@@ -56,6 +57,7 @@ class Observer(Protocol):
         at: start of the call, nanoseconds since the epoch. duration, first_chunk: seconds since then.
         context: the context of the call's span, for exemplars.
         """
+        ...
 
     def failed(self, where: str, error: BaseException) -> None:
         """An internal error at `where`, to be counted and logged once."""

@@ -302,8 +302,8 @@ def _proportional(base: Any, then: Any, tier: Any) -> Any:
         then = then.base
     if isinstance(base, upstream.TieredPrices):
         return upstream.TieredPrices(
-            base=base.base * tier / then,
-            tiers=[upstream.Tier(start=old.start, price=old.price * tier / then) for old in base.tiers],
+            base=base.base * tier / then,  # pyright: ignore[reportOperatorIssue]
+            tiers=[upstream.Tier(start=old.start, price=old.price * tier / then) for old in base.tiers],  # pyright: ignore[reportOperatorIssue]
         )
     return base * tier / then
 
