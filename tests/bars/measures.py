@@ -1,4 +1,4 @@
-"""Every bar of the first issue, measured: functions that yield `Bar`s, by name in `MEASURES`.
+"""Every bar, measured: functions that yield `Bar`s, by name in `MEASURES`.
 
 What is measured with tools beside the repository (`../shared/tools`, recorded exchanges, vectors) is skipped, with the
 reason, where they are not; a program that is missing (valgrind) is a failure under `CI=true`.
