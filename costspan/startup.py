@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from costspan._version import __version__
 from costspan.settings import Settings, load
+from costspan_instrumentation import semconv
 from costspan_instrumentation.engine import engine
 from costspan_instrumentation.providers.anthropic import ANTHROPIC
 from costspan_instrumentation.providers.google import GOOGLE
@@ -196,15 +197,17 @@ def record(
 
     Returns the cost (`.usd`, `.status`, `.lines`); None before `init()`. Raises ValueError for an unknown format.
     """
+    from opentelemetry.trace import SpanKind, set_span_in_context
+
     from costspan.tracking import track
     from costspan_processor import attribution as current
     from costspan_processor import price
     from costspan_processor.observer import Call
 
     attributes = {
-        "gen_ai.operation.name": operation,
-        "gen_ai.provider.name": provider,
-        "gen_ai.request.model": model,
+        semconv.OPERATION: operation,
+        semconv.PROVIDER: provider,
+        semconv.REQUEST_MODEL: model,
         **read_usage(usage, usage_format),
     }
     processing = _processing
@@ -212,8 +215,6 @@ def record(
         return None
     at = time.time_ns() - round((latency or 0.0) * 1e9)
     with track(**attribution):
-        from opentelemetry.trace import SpanKind, set_span_in_context
-
         span = processing.tracer_provider.get_tracer(SCOPE, __version__).start_span(
             f"{operation} {model}", kind=SpanKind.CLIENT, attributes=attributes, start_time=at
         )

@@ -390,25 +390,18 @@ OPENAI = Provider(
             content=("messages", "tools"),
             moved_from=(_BETA_CHAT,),
         ),
-        Endpoint(
-            _RESPONSES,
-            "Responses.create",
-            semconv.CHAT,
-            _responses_request,
-            _responses_response,
-            _responses_chunk,
-            content=("input", "instructions", "tools"),
-            kept=True,
-        ),
-        Endpoint(
-            _RESPONSES,
-            "Responses.parse",
-            semconv.CHAT,
-            _responses_request,
-            _responses_response,
-            _responses_chunk,
-            content=("input", "instructions", "tools"),
-            kept=True,
+        *(
+            Endpoint(
+                _RESPONSES,
+                method,
+                semconv.CHAT,
+                _responses_request,
+                _responses_response,
+                _responses_chunk,
+                content=("input", "instructions", "tools"),
+                kept=True,
+            )
+            for method in ("Responses.create", "Responses.parse")
         ),
         Endpoint(
             _RESPONSES,
