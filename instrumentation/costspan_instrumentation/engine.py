@@ -444,14 +444,6 @@ class Engine:
                 else:
                     setattr(patch.owner, patch.name, patch.original)
 
-    def patched(self) -> dict[str, list[str]]:
-        """The patched methods by provider."""
-        return {
-            name: [f"{getattr(p.owner, '__module__', '')}.{p.owner.__name__}.{p.name}" for p in patches]
-            for name, patches in self._patches.items()
-            if patches
-        }
-
     def drain(self) -> None:
         """Ends the calls whose streams were dropped unread."""
         while True:
