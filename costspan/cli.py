@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from costspan import __version__
+from costspan import __version__, estimate
 
 if TYPE_CHECKING:
     from typing import BinaryIO
+
+    from costspan_pricing import PriceBook
 
 app = typer.Typer(
     help="The price of every LLM call, while it happens.",
@@ -22,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(estimate.app, name="estimate")
 
 
 def main() -> NoReturn:
@@ -72,13 +75,21 @@ def price(
         _fail(f"costspan price: --at: {error}", 2)
     try:
         with _opened(file) as source:
-            count, bad = price_lines(source, sys.stdout.buffer, Pricer(moment))
+            count, bad = price_lines(source, sys.stdout.buffer, Pricer(moment, _book()))
     except BrokenPipeError:
         # Whoever read our answers has enough of them. Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(128 + 13) from None
     if bad:
         _fail(f"costspan price: {bad} of {count} lines could not be read; each says why under `error`", 1)
+
+
+def _book() -> PriceBook:
+    """The book with the layers of this user's settings; what is wrong with one of them ends the command."""
+    from costspan.book import price_book
+    from costspan.settings import load
+
+    return price_book(load({}), refuse=lambda error: _fail(f"costspan: {error}", 2))
 
 
 def _opened(file: str) -> BinaryIO:
@@ -139,6 +150,4 @@ def demo(
 @app.command()
 def version() -> None:
     """Print the versions of costspan and its prices."""
-    from costspan_pricing import PriceBook
-
-    print(f"costspan {__version__}, price book {PriceBook.bundled().version}")
+    print(f"costspan {__version__}, price book {_book().version}")

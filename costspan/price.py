@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from costspan_pricing import CostLine
+    from costspan_processor.dialects import Plain
+    from costspan_processor.enrich import Priced
 
 CONTEXT: Final = (
     "server_address", "region", "deployment_type", "response_model", "requested_service_tier",
@@ -28,7 +30,12 @@ CONTEXT: Final = (
 """The facts of a call that a line may add under `context`."""
 
 _EVERYWHERE = {"global", "not_available"}
-_GLOBAL_DEPLOYMENT = {"global", "globalstandard"}
+_DEPLOYMENTS = {
+    "global": "", "globalstandard": "", "globalbatch": "",
+    "datazone": "data_zone", "datazonestandard": "data_zone", "datazonebatch": "data_zone",
+    "regional": "regional", "regionalstandard": "regional", "standard": "regional",
+}  # fmt: skip
+"""Azure's kinds of deployment, in small letters alone -> the word under which the book has their prices."""
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d))?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KEPT_AT_MOST = 1024
@@ -68,20 +75,8 @@ class Pricer:
 
     def price(self, line: Mapping[str, Any]) -> dict[str, Any]:
         """The result of one line, ready for JSON. Raises `LineError`."""
-        context = _object(line, "context") or {}
-        for key in context:
-            if key not in CONTEXT:
-                raise LineError(f"context.{key} is not known; known are {', '.join(CONTEXT)}")
-        attributes = _attributes(line, context)
-        if not (attributes.get(dialects.PROVIDER) or attributes.get("gen_ai.system")):
-            raise LineError("provider is missing, such as openai")
-        if not (attributes.get(dialects.REQUEST_MODEL) or attributes.get(dialects.RESPONSE_MODEL)):
-            raise LineError("model is missing, such as gpt-4.1")
-        reading = dialects.read(attributes)
-        if reading is None:
-            raise LineError(f"usage of {attributes[dialects.OPERATION]!r} carries no bill of its own")
-        priced = assess(reading, self._instant(line), self._with_own(_object(context, "override", "context.")))
-        cost = priced.cost
+        priced, _, _ = self.assess(line)
+        reading, cost = priced.reading, priced.cost
         flags = list(cost.flags)
         if reading.usage is not None and reading.usage.inconsistent and "inconsistent" not in flags:
             flags.append("inconsistent")
@@ -96,6 +91,23 @@ class Pricer:
             "book": cost.book or None,
             "lines": [_line(part) for part in cost.lines],
         }
+
+    def assess(self, line: Mapping[str, Any]) -> tuple[Priced | Plain, int, PriceBook]:
+        """One line with its price, the instant (unix nanoseconds) and the book that it is of. Raises `LineError`."""
+        context = _object(line, "context") or {}
+        for key in context:
+            if key not in CONTEXT:
+                raise LineError(f"context.{key} is not known; known are {', '.join(CONTEXT)}")
+        attributes = _attributes(line, context)
+        if not (attributes.get(dialects.PROVIDER) or attributes.get("gen_ai.system")):
+            raise LineError("provider is missing, such as openai")
+        if not (attributes.get(dialects.REQUEST_MODEL) or attributes.get(dialects.RESPONSE_MODEL)):
+            raise LineError("model is missing, such as gpt-4.1")
+        reading = dialects.read(attributes)
+        if reading is None:
+            raise LineError(f"usage of {attributes[dialects.OPERATION]!r} carries no bill of its own")
+        at, book = self._instant(line), self._with_own(_object(context, "override", "context."))
+        return assess(reading, at, book), at, book
 
     def _instant(self, line: Mapping[str, Any]) -> int:
         text = line.get("at")
@@ -143,7 +155,7 @@ def price_lines(source: BinaryIO, out: BinaryIO, pricer: Pricer) -> tuple[int, i
             count += 1
             text: Any = None
             try:
-                text = _parse(raw, first=count == 1)
+                text = parse(raw, first=count == 1)
                 if text is None:
                     continue
                 answers.append(_encode(pricer.price(text)))
@@ -172,7 +184,8 @@ def _chunks(source: BinaryIO) -> Iterator[list[bytes]]:
         yield [last]
 
 
-def _parse(raw: bytes, *, first: bool) -> dict[str, Any] | None:
+def parse(raw: bytes, *, first: bool) -> dict[str, Any] | None:
+    """One line of usage; None if it is blank. ``first`` may begin with a byte order mark. Raises `LineError`."""
     try:
         text = raw.decode("utf-8-sig" if first else "utf-8").strip()
         if not text:
@@ -239,9 +252,17 @@ def _add_facts(attributes: dict[str, Any], context: Mapping[str, Any]) -> None:
         if geo and geo not in _EVERYWHERE:
             attributes.setdefault(dialects.GEO, geo)
     deployment = _word(context, "deployment_type", "context.")
-    if deployment and re.sub(r"[\W_]", "", deployment).lower() not in _GLOBAL_DEPLOYMENT:
-        # Other deployments cost more or less, and the book does not say yet how much.
-        raise LineError(f"context.deployment_type {deployment!r} is not supported yet; a global deployment is")
+    if deployment is None:
+        return
+    kind = re.sub(r"[\W_]", "", deployment).lower()
+    if kind not in _DEPLOYMENTS:
+        raise LineError(
+            f"context.deployment_type {deployment!r} has no price a call; global, data_zone and regional ones have"
+        )
+    if _DEPLOYMENTS[kind]:
+        attributes[dialects.GEO] = _DEPLOYMENTS[kind]
+    if kind.endswith("batch"):
+        attributes.setdefault(dialects.SERVICE_TIER, "batch")
 
 
 def _add_tier(attributes: dict[str, Any], tier: str | None, context: Mapping[str, Any]) -> None:

@@ -62,6 +62,27 @@ class Settings:
         200,
         "Values that one label may have; calls with further ones are counted under `_overflow`.",
     )
+    price_file: str = _setting(
+        "COSTSPAN_PRICE_FILE",
+        "",
+        "A file of own prices, discounts and fallback prices, over those of the book (docs/prices.md).",
+    )
+    prices: str = _setting(
+        "COSTSPAN_PRICES",
+        "",
+        'Own prices as JSON, over those of the file: `{"openai/gpt-4.1": {"input": "1.80"}}`, USD per million.',
+    )
+    model_names: tuple[str, ...] = _setting(
+        "COSTSPAN_MODEL_NAMES",
+        (),
+        "What own names of models mean, separated by commas: `azure/prod-chat=gpt-4.1`.",
+    )
+    price_folder: str = _setting(
+        "COSTSPAN_PRICE_FOLDER",
+        "",
+        "Where `costspan prices update` keeps the downloaded book; by default `costspan/prices` in the user's data "
+        "folder.",
+    )
 
 
 def load(given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
@@ -95,8 +116,9 @@ def _read(text: str, default: Any, name: str) -> Any:
         return int(text) if text.isdigit() and int(text) > 0 else None
     if isinstance(default, tuple):
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    allowed = get_args(GenAIMetrics) if name == "genai_metrics" else (text,)
-    return text.lower() if text.lower() in allowed else None
+    if name == "genai_metrics":
+        return text.lower() if text.lower() in get_args(GenAIMetrics) else None
+    return text
 
 
 def variables() -> list[tuple[str, str, str]]:

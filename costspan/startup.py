@@ -53,6 +53,8 @@ def init(
     cost_attributes: bool | None = None,
     dimensions: Sequence[str] | None = None,
     max_label_values: int | None = None,
+    price_file: str | os.PathLike[str] | None = None,
+    model_names: Mapping[str, str] | None = None,
 ) -> None:
     """Price every LLM call of this process from now on. One line at start-up; a second call changes nothing.
 
@@ -60,6 +62,7 @@ def init(
         new ones made from the standard `OTEL_*` variables.
     budgets: limits that calls are held to.
     prices: own prices, `{"openai/my-model": {"input": "2.50", "output": "10"}}` in USD per million tokens.
+    model_names: what own names mean, `{"azure/prod-chat": "gpt-4.1"}`.
     The others are those of `costspan.Settings`; what is not given is taken from the environment.
 
     SDKs that are imported later are patched when they are. Never raises but for arguments that make no sense.
@@ -72,6 +75,8 @@ def init(
             "cost_attributes": cost_attributes,
             "dimensions": None if dimensions is None else tuple(dimensions),
             "max_label_values": max_label_values,
+            "price_file": None if price_file is None else os.fspath(price_file),
+            "model_names": None if model_names is None else tuple(f"{a}={b}" for a, b in model_names.items()),
         }
     )
     with _lock:
@@ -93,8 +98,8 @@ def start(
 ) -> None:
     """Joins the engine to the processor and both to the providers; patches nothing. Once; `shutdown()` undoes it."""
     global _processing, _starting  # noqa: PLW0603  # the state of the process
+    from costspan.book import price_book
     from costspan.telemetry import providers
-    from costspan_pricing import PriceBook
     from costspan_processor import Processing
     from costspan_processor import Settings as ProcessorSettings
 
@@ -104,9 +109,7 @@ def start(
             return
         _starting = True
         try:
-            book = PriceBook.bundled()
-            if prices:
-                book = book.with_prices(prices)
+            book = price_book(settings, prices)
             traces, metrics = providers(tracer_provider, meter_provider)
             processing = Processing(
                 traces,
@@ -223,7 +226,7 @@ def record(
         )
         span.set_attributes(added)
         span.end()
-        return price(attributes, at, processing.book)
+        return price(attributes, at, processing.book, latency)
 
 
 def read_usage(usage: Any, usage_format: str) -> dict[str, Any]:

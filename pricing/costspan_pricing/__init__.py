@@ -9,10 +9,11 @@
 
 from __future__ import annotations
 
-from costspan_pricing.book import BookError, PriceBook
+from costspan_pricing.book import PriceBook
 from costspan_pricing.card import RateCard
 from costspan_pricing.cost import PICO, Cost, CostLine, Status
 from costspan_pricing.meters import METERS, Component, Meter, register
+from costspan_pricing.timeline import BookError
 from costspan_pricing.usage import Usage, UsageError
 
 __all__ = [

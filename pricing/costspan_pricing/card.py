@@ -18,11 +18,21 @@ if TYPE_CHECKING:
 
 
 class Rate(NamedTuple):
-    """Picodollars per step of a meter's scale, as a reduced fraction, and how many units the price is quoted for."""
+    """Picodollars per step of a meter's scale, as a reduced fraction, and how many units the price is quoted for.
+
+    ``minimum`` is the least that is billed of a call that uses any, ``allowance`` what a month has free of charge; both
+    in the meter's scale. A call cannot know what is left of an allowance, so it costs the list price.
+    """
 
     numerator: int
     denominator: int
     per: int
+    minimum: int = 0
+    allowance: int = 0
+
+    def pico(self, quantity: int) -> int:
+        """The price of a quantity: multiplied first, divided once, half-even."""
+        return _divided(max(quantity, self.minimum if quantity else 0) * self.numerator, self.denominator)
 
 
 class Sheet:
@@ -38,15 +48,18 @@ class Sheet:
         self.card = card
         self.rates = dict(rates)
         self.input, self.cache_read, self.cache_write_5m, self.output, self.output_reasoning = (
-            rates[meter].numerator if meter in rates and rates[meter].denominator == 1 else None for meter in HOT
+            rates[meter].numerator
+            if meter in rates and rates[meter].denominator == 1 and not rates[meter].minimum
+            else None
+            for meter in HOT
         )
 
     def pico(self, meter: str, quantity: int) -> int | None:
-        """The price of a quantity: multiplied first, divided once, half-even. ``None`` without a rate."""
+        """The price of a quantity in picodollars; ``None`` without a rate."""
         rate = self.rates.get(meter)
         if rate is None:
             return 0 if self.card.free else None
-        return _divided(quantity * rate.numerator, rate.denominator)
+        return rate.pico(quantity)
 
     def lines(self, usage: Mapping[str, int]) -> tuple[CostLine, ...]:
         """One line a meter, in the order of the registry."""
@@ -59,8 +72,9 @@ class Sheet:
         from decimal import Decimal
 
         known = _meter(meter)
-        units = quantity if known.scale == 1 else Decimal(quantity) / known.scale
         rate = self.rates.get(meter)
+        billed = max(quantity, rate.minimum) if rate is not None and quantity else quantity
+        units = billed if known.scale == 1 else Decimal(billed) / known.scale
         if rate is None:
             price = Decimal(0) if self.card.free else None
             return CostLine(self.card.model, meter, units, price, known.per, 0 if self.card.free else None)
@@ -86,7 +100,8 @@ class RateCard:
 
     ``model`` is the book's name of the model, ``layer`` and ``source`` tell where the figures come from, ``book`` is
     the version of the book. ``tier`` is the service tier whose rates these are ("standard" if the book has none for the
-    one asked, and then ``flags`` holds ``tier_unpriced``).
+    one asked, and then ``flags`` holds ``tier_unpriced``). ``multipliers`` are the ids of those that are in the rates,
+    ``window`` the name of the hours of the week that they hold in, if they do so at certain hours only.
     """
 
     __slots__ = (
@@ -99,9 +114,12 @@ class RateCard:
         "free",
         "layer",
         "model",
+        "multipliers",
         "provider",
         "source",
         "tier",
+        "timed",
+        "window",
     )
 
     def __init__(
@@ -117,6 +135,8 @@ class RateCard:
         book: str = "",
         layer: str = "",
         source: str = "",
+        multipliers: tuple[str, ...] = (),
+        window: str = "",
     ) -> None:
         """``context_tiers`` are (limit, rates) in any order: the rates hold for prompts longer than the limit."""
         self.provider = provider
@@ -127,10 +147,14 @@ class RateCard:
         self.book = book
         self.layer = layer
         self.source = source
+        self.multipliers = multipliers
+        self.window = window
+        self.timed = "compute_seconds" in rates
+        """Whether the time that a call takes costs money: a model on hardware paid by the hour."""
         self._base = Sheet(self, rates)
         self._long = tuple((limit, Sheet(self, tiered)) for limit, tiered in sorted(context_tiers, reverse=True))
         self._over: int | None = self._long[-1][0] if self._long else None
-        self._unusual = free or bool(flags)
+        self._unusual = free or bool(flags) or self.timed
 
     def cost(self, usage: Usage) -> Cost:
         """The exact price of a usage. An empty usage costs 0; whether that is the truth, the caller knows."""
@@ -226,7 +250,7 @@ class RateCard:
             status: Status = "partial"
             total = total if components else None
         else:
-            status = "free" if self.free else "estimated" if self.flags else "priced"
+            status = "free" if self.free and not total else "estimated" if self.flags else "priced"
         return composed(total, components, Note(status, flags), usage, sheet)
 
     def __repr__(self) -> str:
@@ -236,18 +260,34 @@ class RateCard:
 def parse_rate(meter: str, price: str | Mapping[str, Any], factor: tuple[int, int] = (1, 1)) -> Rate:
     """A price as the book writes it, "0.075" or {"usd": "0.006", "per": 60}, times ``factor``, as a `Rate`.
 
-    Raises ``ValueError`` for anything but a plain decimal string that is not negative.
+    Raises ``ValueError`` for anything but plain decimal strings that are not negative.
     """
     known = _meter(meter)
-    per, usd = (known.per, price) if isinstance(price, str) else (int(price["per"]), str(price["usd"]))
-    # Integers throughout: a price list read as floats is wrong in the last digit before anything is computed.
-    head, _, tail = usd.partition(".")
-    if not (head + tail).isdigit() or not (head + tail).isascii():
-        raise ValueError(f"{meter}: a price is a decimal string such as '0.075', not {usd!r}")
-    numerator = int(head + tail) * PICO * factor[0]
-    denominator = 10 ** len(tail) * per * known.scale * factor[1]
+    written: Mapping[str, Any] = {"usd": price} if isinstance(price, str) else price
+    per = int(written.get("per", known.per))
+    usd, digits = _fraction(meter, written["usd"])
+    numerator = usd * PICO * factor[0]
+    denominator = digits * per * known.scale * factor[1]
     shared = gcd(numerator, denominator)
-    return Rate(numerator // shared, denominator // shared, per)
+    minimum, allowance = (
+        amount * known.scale // parts
+        for amount, parts in (
+            _fraction(meter, written.get("minimum", "0")),
+            _fraction(meter, written.get("allowance", _NO_ALLOWANCE)["quantity"]),
+        )
+    )
+    return Rate(numerator // shared, denominator // shared, per, minimum, allowance)
+
+
+_NO_ALLOWANCE = {"quantity": "0"}
+
+
+def _fraction(meter: str, text: object) -> tuple[int, int]:
+    """A decimal string as numerator and denominator: read as a float it is wrong before anything is computed."""
+    head, _, tail = str(text).partition(".")
+    if not (head + tail).isdigit() or not (head + tail).isascii():
+        raise ValueError(f"{meter}: a price is a decimal string such as '0.075', not {text!r}")
+    return int(head + tail), 10 ** len(tail)
 
 
 def _meter(name: str) -> Meter:

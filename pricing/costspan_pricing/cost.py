@@ -84,7 +84,10 @@ class Cost:
     @classmethod
     def unpriced(cls, status: Literal["unknown_model", "unknown_provider", "no_usage", "invalid_usage"]) -> Cost:
         """A cost without a figure, for the reason given."""
-        return composed(None, {}, Note(status))
+        cost = _UNPRICED.get(status)
+        if cost is None:
+            cost = _UNPRICED[status] = composed(None, {}, Note(status))
+        return cost
 
     @classmethod
     def reported(cls, usd: float | Decimal | str, local: Cost | None = None) -> Cost:
@@ -255,6 +258,9 @@ class Cost:
         if (local := self.local) is not None:
             return local._first(field)
         return str(getattr(self._sheet.card, field)) if self._sheet is not None else ""
+
+
+_UNPRICED: Final[dict[str, Cost]] = {}
 
 
 def composed(

@@ -63,6 +63,7 @@ _METERS: dict[str, Meter] = {
         Meter("output_audio_seconds", "second", scale=_MICRO, per=3600),
         Meter("video_seconds", "second", scale=_MICRO, per=1),
         Meter("compute_seconds", "second", scale=_MICRO, per=3600),
+        Meter("fine_tuning_tokens", "token"),
         Meter("images", "image", per=1),
         Meter("pixels", "pixel", per=1_000_000_000),
         Meter("pages", "page", per=1000),
@@ -76,6 +77,10 @@ _METERS: dict[str, Meter] = {
         Meter("grounded_prompts", "prompt", per=1000),
         Meter("maps_prompts", "prompt", per=1000),
         Meter("code_executions", "execution", per=1000),
+        Meter("containers", "session", per=1),
+        Meter("container_hours", "hour", scale=_MICRO, per=1),
+        Meter("storage_gb_months", "gigabyte_month", scale=_MICRO, per=1),
+        Meter("bandwidth_gb", "gigabyte", scale=_MICRO, per=1),
     )
 }
 

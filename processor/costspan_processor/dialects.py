@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -92,7 +93,9 @@ _KIND: Final = (
 )  # fmt: skip
 """Attributes that tell the kind of a call, as opposed to what it used."""
 
-_GEO_OF_HOST: Final = {"eu.api.openai.com": "eu", "us.api.openai.com": "us"}
+_GEO_OF_HOST: Final = re.compile(
+    r"([a-z0-9-]+)\.api\.openai\.com|([a-z0-9-]+)-aiplatform\.googleapis\.com|aiplatform\.([a-z0-9-]+)\.rep\.googleapis\.com"
+)
 _UNSAID_TIERS: Final = frozenset({"auto", "default"})
 
 _SHAPES_AT_MOST = 512
@@ -135,7 +138,13 @@ class Kind:
         self.tier: Final = _text(tier)
         """Service tier that was served, or the one asked for where the answer does not say."""
         geo = get(GEO)
-        self.geo: Final = _text(_GEO_OF_HOST.get(self.server_address or "") if geo is None else geo)
+        self.geo: Final = _text(_geo_of(self.server_address or "") if geo is None else geo)
+
+
+def _geo_of(host: str) -> str | None:
+    """The region that a host is in, where its name says so and the price may depend on it."""
+    found = _GEO_OF_HOST.fullmatch(host)
+    return None if found is None else next(filter(None, found.groups()))
 
 
 def _text(value: Any) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from costspan_pricing import PICO, Cost
+from costspan_pricing import PICO, Cost, Usage
 from costspan_processor.dialects import INCONSISTENT, STATUS, Plain, plain_counts, read
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.util.types import AttributeValue
 
-    from costspan_pricing import PriceBook, RateCard, Usage
+    from costspan_pricing import PriceBook, RateCard
     from costspan_processor.dialects import Kind, Reading
 
 TOTAL: Final = "costspan.cost.total"
@@ -63,8 +63,11 @@ class Priced:
         self.write_premium = cost.cache_write_premium if "cache_write" in components else 0
 
 
-def assess(reading: Reading | Plain, at_ns: int, book: PriceBook) -> Priced | Plain:
-    """Price one reading at the instant `at_ns` (unix nanoseconds)."""
+def assess(reading: Reading | Plain, at_ns: int, book: PriceBook, seconds: float | None = None) -> Priced | Plain:
+    """Price one reading at the instant `at_ns` (unix nanoseconds).
+
+    `seconds` is how long the call took: it costs where the model runs on hardware that is paid by the hour.
+    """
     kind = reading.kind
     if isinstance(reading, Plain):
         card = card_of(kind, at_ns, book)
@@ -82,6 +85,8 @@ def assess(reading: Reading | Plain, at_ns: int, book: PriceBook) -> Priced | Pl
     cost = None
     if usage is not None:
         card = card_of(kind, at_ns, book)
+        if card is not None and card.timed and seconds is not None and "compute_seconds" not in usage.quantities:
+            usage += Usage.from_inclusive(extra={"compute_seconds": seconds})
         cost = _no_card(kind.provider, book) if card is None else card.cost(usage)
     for model, part in reading.parts:
         of_part = _of_part(kind, model, part, at_ns, book)
@@ -206,16 +211,24 @@ def _fill(
     return result
 
 
-def price(attributes: Mapping[str, Any], at_ns: int, book: PriceBook) -> Cost | None:
-    """The book's cost of the call that `attributes` describe, at `at_ns` (unix ns); None if they describe no call."""
+def price(attributes: Mapping[str, Any], at_ns: int, book: PriceBook, seconds: float | None = None) -> Cost | None:
+    """The book's cost of the call that `attributes` describe, at `at_ns` (unix ns); None if they describe no call.
+
+    `seconds` is how long the call took, if it is known.
+    """
     reading = read(attributes)
-    return None if reading is None else assess(reading, at_ns, book).cost
+    return None if reading is None else assess(reading, at_ns, book, seconds).cost
 
 
 def enrich(
-    attributes: Mapping[str, Any], at_ns: int, book: PriceBook, *, proposal: bool = True
+    attributes: Mapping[str, Any],
+    at_ns: int,
+    book: PriceBook,
+    *,
+    seconds: float | None = None,
+    proposal: bool = True,
 ) -> dict[str, AttributeValue]:
-    """The attributes to add to a span that has `attributes` and started at `at_ns` (unix nanoseconds).
+    """The attributes to add to a span that has `attributes`, started at `at_ns` (unix nanoseconds), took `seconds`.
 
     Empty if the span is no billed call or has been priced already (it carries `costspan.cost.status`). Never raises for
     what a span may hold: usage that cannot be is the status `invalid_usage`.
@@ -234,4 +247,4 @@ def enrich(
     if STATUS in attributes:
         return {}
     reading = read(attributes)
-    return {} if reading is None else describe(assess(reading, at_ns, book), proposal)
+    return {} if reading is None else describe(assess(reading, at_ns, book, seconds), proposal)

@@ -111,7 +111,7 @@ class CostObserver:
         reading = read(attributes)
         if reading is None:
             return _NOTHING
-        priced = assess(reading, at, self.book)
+        priced = assess(reading, at, self.book, duration)
         result = describe(priced, self._proposal)
         who = None
         admission = None

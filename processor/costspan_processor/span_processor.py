@@ -86,7 +86,8 @@ class CostSpanProcessor(SpanProcessor):
         if reading is None:
             return new
         start = span.start_time or 0
-        priced = assess(reading, start, self._book)
+        duration = None if span.end_time is None else max(0, span.end_time - start) / 1e9
+        priced = assess(reading, start, self._book, duration)
         result = describe(priced, self._proposal)
         observer = self._observer
         if observer is not None:
@@ -94,7 +95,6 @@ class CostSpanProcessor(SpanProcessor):
                 identity = span.get_span_context()
                 key = f"{identity.trace_id:032x}:{identity.span_id:016x}"
                 result.update(observer.guard.charge(key, attributes, who, priced))
-            duration = None if span.end_time is None else max(0, span.end_time - start) / 1e9
             observer.count(priced, who, duration, own=False)
         # The price first: where a span has little room left, the first ones are those that stay.
         result.update(new)
@@ -132,7 +132,9 @@ class EnrichingExporter(SpanExporter):
     def _priced(self, span: ReadableSpan) -> ReadableSpan:
         attributes = span.attributes or {}
         try:
-            new = enrich(attributes, span.start_time or 0, self._book, proposal=self._proposal)
+            start, end = span.start_time or 0, span.end_time
+            seconds = None if end is None else max(0, end - start) / 1e9
+            new = enrich(attributes, start, self._book, seconds=seconds, proposal=self._proposal)
         except Exception:  # noqa: BLE001  a span that cannot be priced is exported as it is
             return span
         if not new:

@@ -28,8 +28,8 @@ from costspan.demo.provider import Answer, DemoProvider
 from costspan.settings import variables
 from costspan_instrumentation import semconv
 from costspan_instrumentation.engine import Engine
-from costspan_pricing import METERS, Status, Usage
-from costspan_pricing.book import PriceBook, _Library
+from costspan_pricing import METERS, PriceBook, Status, Usage
+from costspan_pricing.shelf import Library
 from costspan_processor import Budget, Processing, budgets
 from costspan_processor.attribution import KEYS
 from tests.docs.generate import CALL, DOCS, ROOT, generated, metrics, pages
@@ -382,7 +382,7 @@ def test_the_example_price_is_one_that_the_book_reads(tmp_path: Path) -> None:
     (tmp_path / "overlay").mkdir()
     (tmp_path / "index.json").write_text(json.dumps(index))
     (tmp_path / "overlay" / "acme.json").write_text(example("toy price"))
-    book = PriceBook(_Library(tmp_path))
+    book = PriceBook(Library(tmp_path))
 
     def usd(model: str, day: int, tokens: int, tier: str | None = None) -> str:
         card = book.card("acme", model, 1_790_000_000 * 10**9 + day * 86_400 * 10**9, tier)

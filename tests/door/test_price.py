@@ -125,7 +125,7 @@ def test_the_price_is_that_of_the_instant() -> None:
         ({"context": {"override": {"gpt-4.1": {"input": "1"}}}}, "named provider/model"),
         ({"context": {"override": {"openai/gpt-4.1": {"inptu": "1"}}}}, "unknown meter 'inptu'"),
         ({"context": {"override": {"openai/gpt-4.1": "1"}}}, "context.override: openai/gpt-4.1"),
-        ({"context": {"deployment_type": "DataZoneStandard"}}, "not supported yet"),
+        ({"context": {"deployment_type": "ProvisionedManaged"}}, "no price a call"),
         ({"usage_format": "otel.genai", "usage": {"gen_ai.operation.name": "execute_tool"}}, "'execute_tool'"),
     ],
 )
