@@ -14,12 +14,13 @@ import math
 import sys
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import perf_counter, time_ns
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -309,10 +310,12 @@ class _Watched:
 class _Body:
     """Reads the HTTP body behind a raw response while the application reads it: one JSON document or server events."""
 
-    __slots__ = ("_buffer", "_call", "_events", "_size")
+    __slots__ = ("_buffer", "_call", "_envelope", "_events", "_size")
 
-    def __init__(self, call: _Call, content_type: str) -> None:
+    def __init__(self, call: _Call, content_type: str, envelope: dict[str, Any] | None = None) -> None:
         self._call = call
+        self._envelope = envelope
+        """The result that the body is a part of: the reader of the answer gets it with the body's content in place."""
         self._events = "event-stream" in content_type
         self._buffer = bytearray()
         self._size = 0
@@ -344,6 +347,12 @@ class _Body:
         with suppress(ValueError):  # a body that was cut, or is no JSON: what came before counts
             if self._events:
                 self._event(bytes(self._buffer))
+            elif self._envelope is not None:
+                # What stands beside a body that nobody read, or that was cut, counts too.
+                seen.attributes = self._call.endpoint.response({**self._envelope, self._call.endpoint.part: None})
+                seen.final = True
+                whole = json.loads(bytes(self._buffer))
+                seen.attributes = self._call.endpoint.response({**self._envelope, self._call.endpoint.part: whole})
             elif self._buffer:
                 seen.attributes = self._call.endpoint.response(json.loads(bytes(self._buffer)))
                 seen.final = True
@@ -409,7 +418,7 @@ class Engine:
         self._providers: dict[str, Provider] = {}
         self._patches: dict[str, list[_Patch]] = {}
         self._abandoned: SimpleQueue[tuple[_Call, int]] = SimpleQueue()
-        self._sites: dict[int, tuple[object, _Site]] = {}
+        self._sites: dict[int, tuple[object, Provider, _Site]] = {}
         self._kinds: dict[type, str] = {}
         self._priced_ids: OrderedDict[str, None] = OrderedDict()
 
@@ -470,18 +479,20 @@ class Engine:
         self._patch(provider, module, function, self._native_span)
 
     def _patch_endpoint(self, provider: Provider, endpoint: Endpoint, module: Any) -> None:
-        class_name, method = endpoint.method.split(".")
-        for name in (class_name, f"Async{class_name}"):
-            owner = getattr(module, name, None)
+        class_name, _, method = endpoint.method.rpartition(".")
+        owners = (module,) if not class_name else (getattr(module, n, None) for n in (class_name, f"Async{class_name}"))
+        for owner in owners:
             if endpoint.unless and hasattr(owner, endpoint.unless):
                 continue
-            if owner is not None and callable(getattr(owner, method, None)):
-                # Decorators of the SDK hide that a method is a coroutine function.
-                is_async = inspect.iscoroutinefunction(inspect.unwrap(getattr(owner, method)))
-                wrapper = self._wrapper(provider, endpoint, is_async)
-                self._patch(provider, owner, method, wrapper)
+            for name in (method, endpoint.async_method):
+                if name and callable(getattr(owner, name, None)):
+                    # Decorators of the SDK hide that a method is a coroutine function.
+                    is_async = inspect.iscoroutinefunction(inspect.unwrap(getattr(owner, name)))
+                    self._patch(provider, owner, name, self._wrapper(provider, endpoint, is_async), endpoint.rebound_in)
 
-    def _patch(self, provider: Provider, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+    def _patch(
+        self, provider: Provider, owner: Any, name: str, wrapper: Callable[..., Any], rebound_in: tuple[str, ...] = ()
+    ) -> None:
         patches = self._patches.get(provider.name)
         if patches is None or not hasattr(owner, name) or any(p.owner is owner and p.name == name for p in patches):
             return
@@ -493,6 +504,13 @@ class Engine:
         wrapped = _Ours(getattr(owner, name) if inherited else original, wrapper)
         setattr(owner, name, wrapped)
         patches.append(_Patch(owner, name, wrapped, original, inherited))
+        for holder in filter(None, map(sys.modules.get, rebound_in)):
+            kept = vars(holder).get(name)
+            client = getattr(kept, "__self__", None) if getattr(kept, "__func__", None) is original else None
+            if client is not None or kept is original:
+                ours = wrapped if client is None else wrapped.__get__(client, type(client))
+                setattr(holder, name, ours)
+                patches.append(_Patch(holder, name, ours, kept, inherited=False))
 
     def _wrapper(self, provider: Provider, endpoint: Endpoint, is_async: bool) -> Callable[..., Any]:
         sync, run_async, providers = self._sync, self._async, self._providers
@@ -505,6 +523,10 @@ class Engine:
                 manager = wrapped(*args, **kwargs)
                 self._defer(manager, provider, endpoint, instance, args, kwargs)
                 return manager
+            if endpoint.event is not None:
+                return (self._areceive if is_async else self._receive)(
+                    provider, endpoint, instance, wrapped, args, kwargs
+                )
             if is_async:
                 return run_async(provider, endpoint, instance, wrapped, args, kwargs)
             return sync(provider, endpoint, instance, wrapped, args, kwargs)
@@ -527,7 +549,7 @@ class Engine:
             return function(*args, **kwargs)
         decision = None
         try:
-            if not endpoint.fetch:
+            if not call.endpoint.fetch:
                 decision = self.observer.before(call.attributes, call.characters)
         except Exception as error:  # noqa: BLE001
             self.observer.failed("before", error)
@@ -555,7 +577,7 @@ class Engine:
             return await function(*args, **kwargs)
         decision = None
         try:
-            if not endpoint.fetch:
+            if not call.endpoint.fetch:
                 decision = await self.observer.abefore(call.attributes, call.characters)
         except Exception as error:  # noqa: BLE001
             self.observer.failed("before", error)
@@ -569,6 +591,44 @@ class Engine:
         call.leave()
         return self._settle(call, result)
 
+    def _receive(
+        self,
+        provider: Provider,
+        endpoint: Endpoint,
+        instance: Any,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        result = function(*args, **kwargs)
+        self._received(provider, endpoint, instance, result)
+        return result
+
+    async def _areceive(
+        self,
+        provider: Provider,
+        endpoint: Endpoint,
+        instance: Any,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        result = await function(*args, **kwargs)
+        self._received(provider, endpoint, instance, result)
+        return result
+
+    def _received(self, provider: Provider, endpoint: Endpoint, instance: Any, result: Any) -> None:
+        """Counts what a session brought, if it ends a billed answer. Never raises."""
+        try:
+            if endpoint.event is not None and endpoint.event(result):
+                call = self._prepare(provider, endpoint, instance, (), {"self": instance})
+                if call is not None:
+                    self._start(call, instance, None, {})
+                    call.leave()
+                    call.end(result)
+        except Exception as error:  # noqa: BLE001
+            self.observer.failed("event", error)
+
     def _prepare(
         self, provider: Provider, endpoint: Endpoint, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> _Call | None:
@@ -577,13 +637,18 @@ class Engine:
         That is where preparing failed, and where one method of an SDK calls another: the outer one is the call.
         """
         outer = _running.get()
-        if outer is not None and outer.provider is provider:
+        if outer is not None and (outer.provider is provider or outer.provider.covers):
             return None
         try:
             if not self._abandoned.empty():
                 self.drain()
             if args:
                 kwargs = {**dict(zip(endpoint.positional, args, strict=False)), **kwargs}
+            if endpoint.choose is not None:
+                chosen = endpoint.choose(kwargs, instance)
+                if chosen is None:
+                    return None
+                endpoint, kwargs = chosen  # type: ignore[assignment]
             site = self._site(provider, instance)
             attributes: Attributes = {
                 semconv.OPERATION: endpoint.operation,
@@ -640,6 +705,8 @@ class Engine:
     def _settle(self, call: _Call, result: Any) -> Any:
         """Ends the call by what came back: a value now, a stream when it has been read. Never raises."""
         try:
+            if call.endpoint.part and isinstance(result, dict) and call.endpoint.part in result:
+                return self._settle_part(call, result, result[call.endpoint.part])
             kind = self._kinds.get(type(result))
             if kind is None:
                 if len(self._kinds) >= _MAX_KINDS:
@@ -651,15 +718,36 @@ class Engine:
             call.seen = Seen()
             if kind == "raw":
                 return self._settle_raw(call, result)
-            if hasattr(result, "_iterator"):
-                result._iterator = _Watched(result._iterator, call)
-                _end_when_closed(result, call)
+            if self._watch_iterator(call, result):
                 return result
-            return _Watched(result, call)
+            watched = _Watched(result, call)
+            # A generator stays one: what the application may do with it, it can do with ours.
+            return iter(watched) if kind == "generator" else _relayed(watched) if kind == "async generator" else watched
         except Exception as error:  # noqa: BLE001
             self.observer.failed("settle", error)
             call.end()
             return result
+
+    def _watch_iterator(self, call: _Call, stream: Any) -> bool:
+        """Watches a stream from inside, so that the application keeps the SDK's own object; False if that cannot be."""
+        name = call.provider.iterator
+        if not hasattr(stream, name):
+            return False
+        setattr(stream, name, _Watched(getattr(stream, name), call))
+        _end_when_closed(stream, call)
+        return True
+
+    def _settle_part(self, call: _Call, result: dict[str, Any], part: Any) -> Any:
+        """A result one field of which is a stream, or a body that the application reads when it likes."""
+        call.seen = Seen()
+        if not self._watch_iterator(call, part):
+            if hasattr(part, "read"):
+                call.body = _Body(call, "", result)
+                _watch_reads(part, call)
+            else:
+                call.seen = None
+                call.end(result)
+        return result
 
     def _settle_raw(self, call: _Call, result: Any) -> Any:
         """A raw response: its body is read when the application reads it, unless the SDK has read it already."""
@@ -732,15 +820,15 @@ class Engine:
         """Provider and host of the instance's client; the URL is parsed once per URL object."""
         url = provider.base_url(instance)
         found = self._sites.get(id(url))
-        if found is not None and found[0] is url:
-            return found[1]
+        if found is not None and found[0] is url and found[1] is provider:
+            return found[2]
         parts = urlsplit(str(url) if url is not None else "")
         host = parts.hostname or ""
         name = (provider.identify(instance, host) if provider.identify else None) or provider_of(host) or provider.name
         site = _Site(name, host, parts.port)
         if len(self._sites) >= _MAX_SITES:
             self._sites.clear()
-        self._sites[id(url)] = (url, site)
+        self._sites[id(url)] = (url, provider, site)
         return site
 
     def _native_span(self, wrapped: Any, _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -770,7 +858,11 @@ engine = Engine()
 
 
 def _kind(result: type) -> str:
-    """How a result of this type is settled: `raw`, `stream`, or `value`."""
+    """How a result of this type is settled: `raw`, `stream`, `generator`, `async generator` or `value`."""
+    if result is GeneratorType:
+        return "generator"
+    if result is AsyncGeneratorType:
+        return "async generator"
     annotated = any("http_response" in getattr(cls, "__annotations__", ()) for cls in result.__mro__)
     if annotated or hasattr(result, "http_response"):
         return "raw"
@@ -790,6 +882,52 @@ def _end_when_closed(stream: Any, call: _Call) -> None:
         return owner.close(reference(), *args, **kwargs)
 
     stream.close = close
+
+
+async def _relayed(watched: _Watched) -> AsyncGenerator[Any, None]:
+    try:
+        async for chunk in watched:
+            yield chunk
+    finally:
+        await watched.aclose()
+
+
+def _watch_reads(body: Any, call: _Call) -> None:
+    """Shows what the application reads of a body to its call, without keeping the body alive."""
+    owner, reference = type(body), weakref.ref(body)
+
+    def told(data: Any, whole: bool) -> Any:
+        if call.body is not None and data:
+            call.body.feed(data)
+        if whole or not data:
+            call.end()
+        return data
+
+    def read(amount: int | None = None) -> Any:
+        try:
+            return told(owner.read(reference(), amount), amount is None or amount < 0)
+        except BaseException as error:
+            call.end(error=error)
+            raise
+
+    async def aread(amount: int | None = None) -> Any:
+        try:
+            return told(await owner.read(reference(), amount), amount is None or amount < 0)
+        except BaseException as error:
+            call.end(error=error)
+            raise
+
+    def readinto(buffer: Any) -> Any:
+        count = owner.readinto(reference(), buffer)
+        told(bytes(memoryview(buffer)[:count]), whole=False)
+        return count
+
+    if inspect.iscoroutinefunction(owner.read):
+        body.read = aread
+    else:
+        body.read, body.readinto = read, readinto
+    _end_when_closed(body, call)
+    body._costspan = _Dropped(call)
 
 
 def _text_length(value: Any, depth: int = 0) -> int:

@@ -38,7 +38,10 @@ class Endpoint:
     """One SDK method that makes one billed API call.
 
     module: dotted import path of the method's module. Where versions differ, the others in `moved_from`.
-    method: `Class.method` of the synchronous client; the engine finds `AsyncClass.method` and patches both.
+    method: `Class.method` of the synchronous client, or the name of a function of the module. The engine finds
+        `AsyncClass.method` and patches both.
+    async_method: name of the asynchronous twin in the same class or module, where there is one (`complete_async`).
+    rebound_in: modules that keep the function, or the method bound to a client, under the same name (`ollama.chat`).
     operation: value of `gen_ai.operation.name`.
     request: keyword arguments of the call -> attributes. `gen_ai.request.model` names the span.
     response: the SDK's result, or the decoded JSON body of a raw one -> attributes with usage.
@@ -49,6 +52,11 @@ class Endpoint:
         application asked itself or the host may refuse. Called for streamed calls only.
     hide: chunk -> True if the chunk exists only because `ask` asked for it, so that the application never sees it.
     positional: names of the arguments that may come by position.
+    choose: (arguments, instance) -> the endpoint that this call is, and its arguments, or None for one that is none;
+        for a method through which an SDK sends all its requests.
+    part: field of the result (a dict) under which its stream, or a body to be read, stands.
+    event: result -> whether it is the end of a billed answer; for a method that receives what a session brings. Its
+        calls cannot be refused, and `request` gets the session as `self`.
     deferred: the method returns a manager whose request starts when it is entered (`with client.messages.stream()`).
     unless: a method of the same class; where it exists, the call goes through it and this one is not patched.
     kept: the provider keeps the response, so that a `fetch` endpoint may return it again.
@@ -70,6 +78,11 @@ class Endpoint:
     unless: str = ""
     kept: bool = False
     fetch: bool = False
+    async_method: str = ""
+    rebound_in: tuple[str, ...] = ()
+    choose: Callable[[Mapping[str, Any], Any], tuple[Endpoint, Mapping[str, Any]] | None] | None = None
+    part: str = ""
+    event: Callable[[Any], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +93,8 @@ class Provider:
     requires: the versions of the SDK that are tested, as a requirement specifier.
     base_url: resource instance -> the base URL (str or URL object) that its client talks to.
     identify: (instance, host) -> provider name, for an SDK that serves several providers on one host; optional.
+    iterator: attribute of the SDK's stream objects that holds the iterator they read from.
+    covers: calls of other SDKs that are made inside are how this one sends its own, and are not counted beside it.
     native_spans: (module, function) with which the SDK starts spans of its own; the engine answers it with our span.
     usage_formats: name of a usage format (`openai.chat`) -> reader of the provider's raw usage object alone.
     """
@@ -89,6 +104,8 @@ class Provider:
     endpoints: tuple[Endpoint, ...]
     base_url: Callable[[Any], object]
     identify: Callable[[Any, str], str | None] | None = None
+    iterator: str = "_iterator"
+    covers: bool = False
     native_spans: tuple[str, str] | None = None
     usage_formats: Mapping[str, Callable[[Any], Attributes]] = field(default_factory=dict)
 
