@@ -19,7 +19,10 @@ from costspan_pricing import Cost
 from costspan_processor import Budget, BudgetExceeded, CostSpanProcessor
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from costspan.summaries import Summary
+    from costspan_pricing.estimate import Estimator
 
 __all__ = [
     "Budget",
@@ -28,6 +31,7 @@ __all__ = [
     "CostSpanProcessor",
     "Settings",
     "__version__",
+    "estimator",
     "flush",
     "init",
     "record",
@@ -44,3 +48,29 @@ def summary() -> Summary:
     from costspan.summaries import summarise
 
     return summarise(startup.rows())
+
+
+def estimator(*, at: datetime | None = None, tier: str | None = None, geo: str | None = None) -> Estimator:
+    """Prices what has not been called yet: `.call()`, `.conversation()`, `.compare()`, `.monthly()`, `.project()`.
+
+    By the prices of `init()`, or before it by those of the environment. at: the instant whose prices hold, by default
+    now. tier: the service tier (`batch`, `flex`, ...). geo: the region that the provider is asked to stay in.
+    Raises ValueError for an `at` without a time zone.
+
+    >>> estimate = estimator().call("openai/gpt-4.1", input_tokens=10_000, output_tokens=500, max_tokens=1_000)
+    >>> estimate.expected.usd < estimate.upper.usd
+    True
+    """
+    from datetime import UTC, datetime, timedelta
+
+    from costspan import startup
+    from costspan.book import price_book
+    from costspan.settings import load
+    from costspan_pricing.estimate import Estimator
+
+    if at is not None and at.tzinfo is None:
+        raise ValueError(f"at needs a time zone, such as datetime(2026, 11, 28, tzinfo=UTC), not {at!r}")
+    since = (at or datetime.now(UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+    processing = startup._processing
+    book = price_book(load({})) if processing is None else processing.book
+    return Estimator(book, since // timedelta(microseconds=1) * 1000, tier=tier, geo=geo)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from costspan import __version__, estimate
+from costspan import __version__, estimate, prices
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -25,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(estimate.app, name="estimate")
+app.add_typer(prices.app, name="prices")
 
 
 def main() -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import gcd
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costspan_pricing.cost import PICO, PLAIN, Cost, CostLine, Note, composed
@@ -224,6 +225,10 @@ class RateCard:
         except TypeError:
             return None
         return sent + read + received, sent, read, received, saved
+
+    def rates(self, prompt: int = 0) -> Mapping[str, Rate]:
+        """Meter to rate, for a prompt of so many tokens."""
+        return MappingProxyType(self._sheet(prompt).rates)
 
     def rate(self, meter: str) -> Decimal | None:
         """USD per ``METERS[meter].per`` units for a short prompt, or ``None``."""

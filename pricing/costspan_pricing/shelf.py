@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from bisect import bisect_right
@@ -149,6 +148,8 @@ class Library:
         """The same files, and over them a book of several providers."""
         version = str(document.get("book_version", ""))
         if layer != "downloaded" or not version:
+            import hashlib
+
             # A file may change without anybody giving it another version.
             digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:8]
             version = f"{self.version}+{layer}.{digest}"
@@ -203,7 +204,9 @@ class Library:
         named = self.canonical(routes.get(f"{folded(prefix)}/", prefix))
         if named is None or not (named == known or ANY in routes or f"{folded(prefix)}/" in routes):
             return known, model
-        return named, rest
+        # Perplexity sells perplexity/sonar beside sonar, at another price.
+        whole = named == known and shelf is not None and shelf.lists(model)
+        return (known, model) if whole else (named, rest)
 
     def shelf(self, provider: str) -> Shelf | None:
         """The shelf of a provider of the book."""
@@ -262,6 +265,10 @@ class Shelf:
     def models(self) -> tuple[str, ...]:
         """The book's names of the models listed here."""
         return tuple(sorted(set(self._exact.values())))
+
+    def lists(self, raw: str) -> bool:
+        """Whether a raw name is listed just as it is, or with a version behind it."""
+        return self._listed(folded(raw)) is not None
 
     def find(self, raw: str) -> Match | None:
         """The model that a raw name means here."""

@@ -11,7 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bars.measures import MEASURES, Bar
+from tests.bars import book, measures
+from tests.bars.report import Bar
+
+MEASURES = {**book.MEASURES, **measures.MEASURES}
 
 _WORD = {True: "holds", False: "FAILS", None: "skipped"}
 

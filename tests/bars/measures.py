@@ -13,21 +13,17 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.bars.load import ROOT, run
+from tests.bars.report import CACHE, SHARED, Bar, at_most, none_of, on_path, python, skipped, without_program
 from tests.bench.instructions import available, instructions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-SHARED: Final = ROOT.parent / "shared"
-CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "costspan" / "bench"
-"""Environments and results of the benchmark: kept from run to run, and never inside the repository."""
 
 APIS: Final = (
     "openai.chat",
@@ -37,64 +33,10 @@ APIS: Final = (
     "anthropic.messages",
     "google.generate_content",
 )
-PRICED_PROVIDERS: Final = {"openai", "anthropic", "google", "gcp.gemini", "gcp.vertex_ai"}
 FORBIDDEN_IMPORTS: Final = ("openai", "anthropic", "google.genai", "redis", "grpc", "typer", "rich")
 
 
-class Bar(NamedTuple):
-    """One bar: what was measured, what it may be, and whether it holds (None: it could not be measured)."""
-
-    name: str
-    figure: str
-    limit: str
-    holds: bool | None
-    note: str = ""
-
-
-def _skipped(names: tuple[str, ...], why: str) -> Iterator[Bar]:
-    for name in names:
-        yield Bar(name, "-", "-", None, why)
-
-
-def _without_program(names: tuple[str, ...], program: str) -> Iterator[Bar]:
-    holds = False if os.environ.get("CI") == "true" else None
-    for name in names:
-        yield Bar(name, "-", "-", holds, f"{program} is not installed")
-
-
-def _at_most(name: str, figure: float, limit: float, form: str = ",.0f", note: str = "") -> Bar:
-    return Bar(name, format(figure, form), f"<= {limit:{form}}", figure <= limit, note)
-
-
-def _none_of(name: str, bad: list[str], of: str, note: str = "") -> Bar:
-    return Bar(name, f"{len(bad)} of {of}", "0", not bad, "; ".join(bad[:5]) or note)
-
-
-def _path(*more: Path) -> dict[str, str]:
-    """An environment in which this checkout is what `import costspan` finds."""
-    here = [ROOT, *(ROOT / floor for floor in ("pricing", "instrumentation", "processor")), *more]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "COSTSPAN_"))}
-    return {**clean, "PYTHONPATH": os.pathsep.join(map(str, here))}
-
-
-def _python(*arguments: str, environment: Mapping[str, str], seconds: float = 3600, folder: Path = ROOT) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=dict(environment),
-        cwd=folder,
-        timeout=seconds,
-    )
-    if done.returncode:
-        raise RuntimeError(
-            f"{' '.join(arguments[:3])} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}"
-        )
-    return done.stdout
-
-
-# ------------------------------------------------------------------ recorded exchanges and vectors
+# ------------------------------------------------------------------ recorded exchanges
 
 
 def conformance(full: bool) -> Iterator[Bar]:
@@ -104,7 +46,7 @@ def conformance(full: bool) -> Iterator[Bar]:
     folders = os.environ.get("COSTSPAN_EXCHANGES", str(SHARED / "recorded" / "exchanges")).split(os.pathsep)
     folders = [folder for folder in folders if Path(folder).is_dir()]
     if not driver.is_dir() or not folders:
-        yield from _skipped(names, "no conformance driver or no recorded exchanges beside this checkout")
+        yield from skipped(names, "no conformance driver or no recorded exchanges beside this checkout")
         return
     errors = SHARED / "recorded" / "errors"
     if full and errors.is_dir():
@@ -112,7 +54,7 @@ def conformance(full: bool) -> Iterator[Bar]:
     modes = ("--mode", "both", "--variants", "create,helper,raw") if full else ("--api", ",".join(APIS))
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        _python(
+        python(
             "-m",
             "conformance",
             *(part for place in folders for part in ("--exchanges", place)),
@@ -120,7 +62,7 @@ def conformance(full: bool) -> Iterator[Bar]:
             "--strict",
             *modes,
             *("--json", str(report)),
-            environment=_path(driver),
+            environment=on_path(driver),
         )
         rows = json.loads(report.read_text(encoding="utf-8"))["rows"]
     ours = [row for row in rows if row["api"] in APIS]
@@ -137,41 +79,7 @@ def conformance(full: bool) -> Iterator[Bar]:
     for name in names[1:]:
         verdict = name.rpartition(".")[2].upper()
         bad = [f"{row['id']} {row['mode']} {row['variant']}" for row in rows if row["verdict"] == verdict]
-        yield _none_of(name, bad, f"{len(rows)} calls", "every API" if full else "these APIs")
-
-
-def vectors(full: bool) -> Iterator[Bar]:
-    """Usage in the providers' own form through `costspan price`: dollars to the last digit."""
-    source = SHARED / "vectors" / "pricing.jsonl"
-    if not source.is_file():
-        yield from _skipped(("vectors",), "no vectors beside this checkout")
-        return
-    cases = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
-    cases = [case for case in cases if case["provider"] in PRICED_PROVIDERS]
-    with tempfile.TemporaryDirectory() as folder:
-        asked = Path(folder) / "asked.jsonl"
-        told = ("id", "provider", "model", "usage_format", "usage", "at", "tier", "context")
-        lines = [json.dumps({key: case[key] for key in told if key in case}) for case in cases]
-        asked.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        program = "import sys; from costspan.cli import main; sys.argv[0] = 'costspan'; main()"
-        out = _python("-c", program, "price", str(asked), environment=_path())
-    answers = {answer["id"]: answer for answer in map(json.loads, out.splitlines())}
-    wrong = [f"{case['id']}: {mistake}" for case in cases if (mistake := _mistake(case, answers.get(case["id"])))]
-    yield _none_of("vectors", wrong, f"{len(cases)} wrong", "openai, anthropic, google")
-
-
-def _mistake(case: dict[str, Any], answer: dict[str, Any] | None) -> str | None:
-    if answer is None or "error" in answer:
-        return f"no answer ({answer})"
-    usd, expected = answer["usd"], case["expected_usd"]
-    if (usd is None) != (expected is None) or (usd is not None and Decimal(usd) != Decimal(expected)):
-        return f"{usd}, expected {expected}"
-    if answer["reason"] != case.get("expected_reason"):
-        return f"reason {answer['reason']}, expected {case.get('expected_reason')}"
-    flag = case.get("expected_flag")
-    if flag is not None and flag not in answer["flags"]:
-        return f"flags {answer['flags']} without {flag}"
-    return None
+        yield none_of(name, bad, f"{len(rows)} calls", "every API" if full else "these APIs")
 
 
 # ------------------------------------------------------------------ exact under any sampler, concurrency and length
@@ -188,21 +96,21 @@ def sampling(full: bool) -> Iterator[Bar]:
     bad = [f"after call {n} ({one['call']})" for n, (one, other) in enumerate(pairs, 1) if one != other]
     if on["spans"] != calls or off["spans"]:
         bad.append(f"{on['spans']} spans with always_on, {off['spans']} with always_off")
-    yield _none_of("sampling", bad, f"{calls} calls", "counters of always_off against always_on")
+    yield none_of("sampling", bad, f"{calls} calls", "counters of always_off against always_on")
 
 
 def threads(full: bool) -> Iterator[Bar]:
     """64 threads x 200 calls of the real client."""
     count, calls = (64, 200) if full else (16, 25)
     found = run("threads", threads=count, calls=calls)
-    yield _none_of("threads", found["wrong"], f"{count} x {calls} calls", "sums that differ from their parts")
+    yield none_of("threads", found["wrong"], f"{count} x {calls} calls", "sums that differ from their parts")
 
 
 def tasks(full: bool) -> Iterator[Bar]:
     """500 concurrent tasks of the real client."""
     count = 500 if full else 100
     found = run("tasks", tasks=count, calls=2)
-    yield _none_of("tasks", found["wrong"], f"{count} x 2 calls", "sums that differ from their parts")
+    yield none_of("tasks", found["wrong"], f"{count} x 2 calls", "sums that differ from their parts")
 
 
 def memory(full: bool) -> Iterator[Bar]:
@@ -210,9 +118,7 @@ def memory(full: bool) -> Iterator[Bar]:
     warm, calls = (2_000, 20_000) if full else (300, 1_500)
     found = run("memory", warm=warm, calls=calls)
     grown = (found["after"] - found["before"]) / 2**20
-    yield _at_most(
-        "memory", grown, 2.0, ".2f", f"MiB from call {warm:,} to {calls:,}, of {found['before'] / 2**20:.0f}"
-    )
+    yield at_most("memory", grown, 2.0, ".2f", f"MiB from call {warm:,} to {calls:,}, of {found['before'] / 2**20:.0f}")
 
 
 # ------------------------------------------------------------------ speed
@@ -222,10 +128,10 @@ def instructions_of_pieces(full: bool) -> Iterator[Bar]:
     """`enrich()` of a chat call with three meters, and `RateCard.cost` of input, cache reads and output."""
     names = ("instructions.enrich", "instructions.cost")
     if not available():
-        yield from _without_program(names, "valgrind")
+        yield from without_program(names, "valgrind")
         return
-    yield _at_most(names[0], instructions("enrich(call, now, book)", _ENRICH, 5000, _path()), 20_000)
-    yield _at_most(names[1], instructions("card.cost(usage)", _COST, 5000, _path()), 5_000)
+    yield at_most(names[0], instructions("enrich(call, now, book)", _ENRICH, 5000, on_path()), 20_000)
+    yield at_most(names[1], instructions("card.cost(usage)", _COST, 5000, on_path()), 5_000)
 
 
 _ENRICH: Final = """\
@@ -259,15 +165,15 @@ _EACH_CHUNK: Final = 180
 def instructions_of_calls(full: bool) -> Iterator[Bar]:
     """What a call, an embedding and a streamed chunk cost more than the SDK alone, beside the leanest that could be."""
     if not full:
-        yield from _skipped(_ADDED, "with --full only: nine minutes")
+        yield from skipped(_ADDED, "with --full only: nine minutes")
         return
     bench = SHARED / "tools" / "bench"
     if not bench.is_dir():
-        yield from _skipped(_ADDED, "no benchmark beside this checkout")
+        yield from skipped(_ADDED, "no benchmark beside this checkout")
         return
     for program in ("valgrind", "uv"):
         if shutil.which(program) is None:
-            yield from _without_program(_ADDED, program)
+            yield from without_program(_ADDED, program)
             return
     _environments()
     # One collection of metrics among the calls is 0.02 million on each and 0.0037 on each chunk, and garbage collection
@@ -302,11 +208,11 @@ def _added_bars(runs: list[dict[str, float]]) -> Iterator[Bar]:
     middle = {name: median(run[name] for run in runs) for name in runs[0]}
     for bar, name in zip(_ADDED, ("chat", "embed"), strict=False):
         least = middle[f"floor {name}"]
-        yield _at_most(bar, middle[name], least + 0.12, ".3f", f"million; floor_public {least:.3f}")
+        yield at_most(bar, middle[name], least + 0.12, ".3f", f"million; floor_public {least:.3f}")
     chunks = {name: ", ".join(f"{run[name]:.4f}" for run in runs) for name in middle if "chunk" in name}
     each = "; ".join(f"{name}: {figures}" for name, figures in chunks.items())
-    yield _at_most(_ADDED[2], max(middle[name] for name in chunks), _CHUNK, ".4f", f"million, middle run; {each}")
-    yield _at_most(_ADDED[3], middle["anthropic"], middle["chat"], ".3f", "million; at most that of OpenAI chat")
+    yield at_most(_ADDED[2], max(middle[name] for name in chunks), _CHUNK, ".4f", f"million, middle run; {each}")
+    yield at_most(_ADDED[3], middle["anthropic"], middle["chat"], ".3f", "million; at most that of OpenAI chat")
 
 
 def startup(full: bool) -> Iterator[Bar]:
@@ -314,10 +220,10 @@ def startup(full: bool) -> Iterator[Bar]:
     names = ("startup.time", "startup.memory")
     bench = SHARED / "tools" / "bench"
     if not bench.is_dir():
-        yield from _skipped(names, "no benchmark beside this checkout")
+        yield from skipped(names, "no benchmark beside this checkout")
         return
     if shutil.which("uv") is None:
-        yield from _without_program(names, "uv")
+        yield from without_program(names, "uv")
         return
     _environments()
     _bench("start", "costspan", "--provider", "openai", "--starts", "10" if full else "5")
@@ -326,8 +232,8 @@ def startup(full: bool) -> Iterator[Bar]:
     def more(key: str) -> float:
         return float(median(r[key] for r in got["peer"]) - median(r[key] for r in got["otel"]))
 
-    yield _at_most(names[0], more("wall_s") * 1000, 80, ".0f", f"ms, median of {len(got['peer'])}")
-    yield _at_most(names[1], more("rss_kb") / 1024, 10, ".1f", "MiB")
+    yield at_most(names[0], more("wall_s") * 1000, 80, ".0f", f"ms, median of {len(got['peer'])}")
+    yield at_most(names[1], more("rss_kb") / 1024, 10, ".1f", "MiB")
 
 
 @cache
@@ -341,7 +247,7 @@ def _bench(*arguments: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "COSTSPAN_SRC": str(ROOT), "BENCH_VENVS": str(CACHE / "venvs")}
     folder = SHARED / "tools" / "bench"
-    _python(str(folder / "bench.py"), *arguments, "--out", str(out), environment=environment, folder=folder)
+    python(str(folder / "bench.py"), *arguments, "--out", str(out), environment=environment, folder=folder)
 
 
 def _results(kind: str, which: str) -> dict[str, Any]:
@@ -356,7 +262,7 @@ def imports(full: bool) -> Iterator[Bar]:
         capture_output=True,
         text=True,
         check=True,
-        env=_path(),
+        env=on_path(),
         cwd=ROOT,
     )
     imported = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line]
@@ -365,12 +271,11 @@ def imports(full: bool) -> Iterator[Bar]:
         for module in imported
         if any(module == name or module.startswith(f"{name}.") for name in FORBIDDEN_IMPORTS)
     ]
-    yield _none_of("imports", bad, f"{len(imported)} modules", "provider SDKs, redis, grpc, typer, rich")
+    yield none_of("imports", bad, f"{len(imported)} modules", "provider SDKs, redis, grpc, typer, rich")
 
 
 MEASURES: Final[Mapping[str, Callable[[bool], Iterator[Bar]]]] = {
     "imports": imports,
-    "vectors": vectors,
     "sampling": sampling,
     "threads": threads,
     "tasks": tasks,

@@ -41,30 +41,32 @@ def available() -> bool:
     return shutil.which("valgrind") is not None
 
 
-def instructions(stmt: str, setup: str = "pass", n: int = 1000, env: dict[str, str] | None = None) -> float:
+def instructions(
+    stmt: str, setup: str = "pass", n: int = 1000, env: dict[str, str] | None = None, program: str = sys.executable
+) -> float:
     """Instructions of one run of ``stmt``, the loop around it included (about 200).
 
     ``stmt`` and ``setup`` are source text; names that ``setup`` binds are globals of ``stmt``. The module search path
-    of this process and ``env`` are passed on. Raises ``RuntimeError`` with the output of the program if it fails.
+    of this process and ``env`` are passed on to ``program``, a Python interpreter. Raises ``RuntimeError`` with the output of the program if it fails.
 
     A call of this function takes a second or two per few million instructions of import; an ``n`` of 1,000 is exact to
     a few instructions.
     """
     with tempfile.TemporaryDirectory() as folder:
         # Compiled once beforehand: a run that compiles modules and one that finds them compiled cannot be compared.
-        _run([], Path(folder), stmt, setup, 1, env)
+        _run([program], Path(folder), stmt, setup, 1, env)
         with ThreadPoolExecutor(2) as pool:
-            once, twice = pool.map(lambda times: _total(Path(folder), stmt, setup, times, env), (n, 2 * n))
+            once, twice = pool.map(lambda times: _total(program, Path(folder), stmt, setup, times, env), (n, 2 * n))
     return (twice - once) / n
 
 
-def _total(folder: Path, stmt: str, setup: str, times: int, env: dict[str, str] | None) -> int:
+def _total(program: str, folder: Path, stmt: str, setup: str, times: int, env: dict[str, str] | None) -> int:
     out = folder / f"callgrind.{times}"
-    _run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"], folder, stmt, setup, times, env)
+    _run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", program], folder, stmt, setup, times, env)
     return max(map(int, re.findall(r"^(?:totals|summary): (\d+)", out.read_text(), re.MULTILINE)))
 
 
-def _run(prefix: list[str], folder: Path, stmt: str, setup: str, times: int, env: dict[str, str] | None) -> None:
+def _run(command: list[str], folder: Path, stmt: str, setup: str, times: int, env: dict[str, str] | None) -> None:
     body = "\n".join("        " + line for line in stmt.splitlines())
     script = folder / f"stmt{times}.py"
     script.write_text(_PROGRAM.format(setup=setup, body=body, warm=_WARM, times=times), encoding="utf-8")
@@ -76,7 +78,7 @@ def _run(prefix: list[str], folder: Path, stmt: str, setup: str, times: int, env
         "PYTHONPYCACHEPREFIX": str(folder),
         **(env or {}),
     }
-    done = subprocess.run([*prefix, sys.executable, str(script)], capture_output=True, check=False, env=environment)
+    done = subprocess.run([*command, str(script)], capture_output=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(f"{script.read_text()}\nfailed ({done.returncode}):\n{done.stderr.decode()}")
 

@@ -79,7 +79,7 @@ def test_known_bills(usd: str, provider: str, model: str, call: dict[str, Any]) 
     [
         ("openai", "gpt-4.1-2025-04-14", "gpt-4.1"),
         ("OpenAI", " GPT-4.1 ", "gpt-4.1"),
-        ("azure.ai.openai", "gpt-4o-2024-08-06", "gpt-4o"),
+        ("azure.ai.openai", "gpt-4o-mini-2024-07-18", "gpt-4o-mini"),
         ("litellm", "anthropic/claude-sonnet-4-5", "claude-sonnet-4-5"),
         ("google", "models/gemini-2.5-flash", "gemini-2.5-flash"),
         ("gcp.vertex_ai", "publishers/google/models/gemini-2.5-flash", "gemini-2.5-flash"),

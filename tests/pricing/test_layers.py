@@ -183,6 +183,12 @@ class TestNames:
         found = book.match("reseller", "gpt-4.1-2025-04-14")
         assert found == ("reseller", "gpt-4.1", "inherited")
 
+    def test_a_name_with_the_providers_own_before_it_is_the_same_unless_it_is_listed_itself(self, tmp_path: Path) -> None:
+        models = {"big": {"periods": [{"rates": {"input": "1"}}]}, "small": {"periods": [{"rates": {"input": "2"}}]}}
+        models["acme/small"] = {"periods": [{"rates": {"input": "3"}}]}
+        book = over(tmp_path, {"acme": {"models": models}})
+        assert [cost(book, f"acme/{name}").usd for name in ("acme/big", "small", "acme/small")] == [1, 2, 3]
+
     def test_own_names_mean_what_the_user_says(self) -> None:
         names = {"openai/prod-chat": "gpt-4.1", "acme/gateway-model": "anthropic/claude-haiku-4-5"}
         book = BOOK.with_names(names)

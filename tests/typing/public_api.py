@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from typing import assert_type
 
@@ -52,6 +53,17 @@ def by_hand() -> None:
     if cost is not None:
         assert_type(cost.usd, Decimal | None)
         assert_type(cost.total, int | None)
+
+
+def estimated(instant: datetime) -> None:
+    estimator = costspan.estimator(at=instant, tier="batch")
+    call = estimator.call("openai/gpt-4.1", input_tokens=1_000, max_tokens=500)
+    assert_type(call.expected, Cost)
+    assert_type(call.p95, Cost | None)
+    assert_type(estimator.conversation("openai/gpt-4.1", messages=3).turns[0].upper, Cost)
+    assert_type(estimator.compare({"input": 1_000}, ["openai"]).priced[0].ratio, float | None)
+    assert_type(estimator.monthly("openai/gpt-4.1", {"input": 1_000}), Cost)
+    assert_type(estimator.project("12.40").expected, Decimal)
 
 
 def refused(error: BudgetExceeded) -> None:

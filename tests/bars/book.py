@@ -1,0 +1,210 @@
+"""The bars of the price book: exact, complete, fast and small."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from decimal import ROUND_HALF_EVEN, Decimal
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+from costspan_pricing import METERS, PriceBook, Usage
+from tests.bars.load import ROOT
+from tests.bars.report import CACHE, SHARED, Bar, at_most, none_of, on_path, python, skipped, without_program
+from tests.bench.instructions import available, instructions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+NOW: Final = 1_795_392_000 * 10**9
+"""23 November 2026."""
+
+
+def vectors(full: bool) -> Iterator[Bar]:
+    """Usage in the providers' own form through `costspan price`: dollars to the last digit."""
+    source = SHARED / "vectors" / "pricing.jsonl"
+    if not source.is_file():
+        yield from skipped(("vectors",), "no vectors beside this checkout")
+        return
+    cases = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+    with tempfile.TemporaryDirectory() as folder:
+        asked = Path(folder) / "asked.jsonl"
+        told = ("id", "provider", "model", "usage_format", "usage", "at", "tier", "context")
+        lines = [json.dumps({key: case[key] for key in told if key in case}) for case in cases]
+        asked.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        # The exit status is 1 if a line cannot be read; the line says so itself, and is counted below.
+        out = subprocess.run(
+            [sys.executable, "-m", "costspan", "price", str(asked)],
+            capture_output=True,
+            check=False,
+            env=on_path(),
+            cwd=ROOT,
+        ).stdout
+    answers = {answer["id"]: answer for answer in map(json.loads, out.splitlines())}
+    wrong = [f"{case['id']}: {mistake}" for case in cases if (mistake := _mistake(case, answers.get(case["id"])))]
+    yield none_of("vectors", wrong, f"{len(cases)} wrong", "of all providers")
+
+
+def _mistake(case: dict[str, Any], answer: dict[str, Any] | None) -> str | None:
+    if answer is None or "error" in answer:
+        return f"no answer ({answer})"
+    usd, expected = answer["usd"], case["expected_usd"]
+    if (usd is None) != (expected is None) or (usd is not None and Decimal(usd) != Decimal(expected)):
+        return f"{usd}, expected {expected}"
+    if answer["reason"] != case.get("expected_reason"):
+        return f"reason {answer['reason']}, expected {case.get('expected_reason')}"
+    flag = case.get("expected_flag")
+    if flag is not None and flag not in answer["flags"]:
+        return f"flags {answer['flags']} without {flag}"
+    return None
+
+
+def contents(full: bool) -> Iterator[Bar]:
+    """How much the book knows."""
+    book = PriceBook.bundled()
+    models = sum(len(book.models(provider)) for provider in book.providers)
+    yield Bar("book.providers", str(len(book.providers)), ">= 45", len(book.providers) >= 45)
+    yield Bar("book.models", f"{models:,}", ">= 2,300", models >= 2_300)
+
+
+def arithmetic(full: bool) -> Iterator[Bar]:
+    """Picodollars of random usages of random models against the same sum in `Decimal`."""
+    count = 100_000 if full else 10_000
+    chance = random.Random(20261128)
+    book = PriceBook.bundled()
+    names = [(provider, model) for provider in book.providers for model in book.models(provider)]
+    wrong: list[str] = []
+    made = 0
+    while made < count:
+        provider, model = chance.choice(names)
+        card = book.card(provider, model, NOW)
+        if card is None or card.free:
+            continue
+        made += 1
+        meters = chance.sample(sorted(METERS), chance.randint(1, 6))
+        used = {meter: chance.choice((1, 7, 10**3, 10**6, 10**9)) * chance.randint(1, 999) for meter in meters}
+        cost = card.cost(Usage(used))
+        prompt = sum(n for m, n in used.items() if METERS[m].component in {"input", "cache_read", "cache_write"})
+        exact = sum(_exact(card.rates(prompt), meter, quantity) for meter, quantity in used.items())
+        if (cost.usd or 0) != exact:
+            wrong.append(f"{provider}/{model} {used}: {cost.usd}, not {exact}")
+    yield none_of("arithmetic", wrong, f"{count:,} cases", "against Decimal")
+
+
+def _exact(rates: Mapping[str, Any], meter: str, quantity: int) -> Decimal:
+    rate = rates.get(meter)
+    if rate is None:
+        return Decimal(0)
+    pico = Decimal(max(quantity, rate.minimum)) * rate.numerator / rate.denominator
+    return (pico / 10**12).quantize(Decimal("1e-12"), ROUND_HALF_EVEN)
+
+
+def speed(full: bool) -> Iterator[Bar]:
+    """Instructions of a price once its name has been seen."""
+    names = ("instructions.book", "instructions.card", "instructions.unknown")
+    if not available():
+        yield from without_program(names, "valgrind")
+        return
+    for name, statement, limit in (
+        (names[0], 'book.cost("openai", "gpt-4.1", usage)', 7_000),
+        (names[1], "card.cost(usage)", 5_000),
+        (names[2], 'book.cost("openai", "gpt-99", usage)', 10_000),
+    ):
+        yield at_most(name, instructions(statement, _SEEN, 2_000, on_path()), limit)
+
+
+_SEEN: Final = """\
+from costspan_pricing import PriceBook, Usage
+book = PriceBook.bundled()
+card = book.card("openai", "gpt-4.1", 1_795_392_000 * 10**9)
+usage = Usage.from_inclusive(input=10_000, cache_read=8_000, output=1_000)
+"""
+
+
+def footprint(full: bool) -> Iterator[Bar]:
+    """What importing the package and pricing one call adds to a bare interpreter."""
+    runs = [
+        json.loads(python("-c", _FIRST, provider, model, environment=on_path()))
+        for provider, model in (("openai", "gpt-4.1"), ("openrouter", "openai/gpt-4o"))
+        for _ in range(10 if full else 3)
+    ]
+    yield at_most("book.first_price", median(run["ms"] for run in runs), 60, ".0f", "ms of processor time")
+    yield at_most("book.memory", max(run["mib"] for run in runs), 12, ".1f", "MiB")
+
+
+_FIRST: Final = """\
+import sys, time
+def resident():
+    return next(int(line.split()[1]) for line in open("/proc/self/smaps_rollup") if line.startswith("Rss:"))
+before, started = resident(), time.process_time()
+from costspan_pricing import PriceBook, Usage
+assert PriceBook.bundled().cost(sys.argv[1], sys.argv[2], Usage({"input": 1000, "output": 10})).total
+ms, mib = (time.process_time() - started) * 1000, (resident() - before) / 1024
+import json
+print(json.dumps({"ms": ms, "mib": mib}))
+"""
+
+
+def peers(full: bool) -> Iterator[Bar]:
+    """The same call priced by us and by other price tables in one run: how many times our instructions they take."""
+    names = ("peers.genai-prices", "peers.litellm", "peers.tokencost")
+    if not full:
+        yield from skipped(names, "with --full only")
+        return
+    if not available():
+        yield from without_program(names, "valgrind")
+        return
+    if shutil.which("uv") is None:
+        yield from without_program(names, "uv")
+        return
+    ours = instructions('book.cost("openai", "gpt-4.1", usage)', _SEEN, 2_000, on_path())
+    for name, (package, setup, statement, least) in zip(names, _PEERS, strict=True):
+        venv = CACHE / "peers" / package
+        if not (venv / "bin" / "python").exists():
+            subprocess.run(["uv", "venv", "-q", "-p", sys.executable, str(venv)], check=True)
+            subprocess.run(["uv", "pip", "install", "-q", "-p", str(venv / "bin" / "python"), package], check=True)
+        theirs = instructions(statement, setup, 100, {**on_path(), "PYTHONPATH": ""}, str(venv / "bin" / "python"))
+        times = theirs / ours
+        note = f"{theirs:,.0f} to {ours:,.0f} instructions"
+        yield Bar(name, f"{times:.0f} times", f">= {least}", times >= least, note)
+
+
+_PEERS: Final = (
+    (
+        "genai-prices",
+        "from genai_prices import Usage, calc_price\n"
+        "usage = Usage(input_tokens=10_000, cache_read_tokens=8_000, output_tokens=1_000)",
+        'calc_price(usage, model_ref="gpt-4.1", provider_id="openai")',
+        100,
+    ),
+    (
+        "litellm",
+        'import os\nos.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"\nimport litellm',
+        'litellm.cost_per_token(model="gpt-4.1", prompt_tokens=10_000, completion_tokens=1_000, '
+        "cache_read_input_tokens=8_000)",
+        100,
+    ),
+    (
+        "tokencost",
+        "from tokencost import calculate_cost_by_tokens",
+        'calculate_cost_by_tokens(10_000, "gpt-4.1", "input") + calculate_cost_by_tokens(1_000, "gpt-4.1", "output")',
+        1,
+    ),
+)
+"""Package, setup, statement, and how many times as fast we mean to be."""
+
+
+MEASURES: Final[Mapping[str, Callable[[bool], Iterator[Bar]]]] = {
+    "vectors": vectors,
+    "book.contents": contents,
+    "arithmetic": arithmetic,
+    "instructions.book": speed,
+    "book.footprint": footprint,
+    "peers": peers,
+}
+"""Name for `--only` -> what measures it."""
