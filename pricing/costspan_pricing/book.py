@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from os.path import dirname, join
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,10 +15,13 @@ from costspan_pricing.timeline import ALWAYS, BookError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
+    from pathlib import Path
 
     from costspan_pricing.usage import Usage
 
-DATA: Final = Path(__file__).parent / "data"
+# Not pathlib, whose import takes longer than reading a price.
+DATA: Final = join(dirname(__file__), "data")  # noqa: PTH118, PTH120
+"""The folder of the price files."""
 
 _REMEMBERED: Final = 10_000
 """Names that are remembered before all are forgotten: more means that names are made up as calls are made."""
@@ -139,6 +142,10 @@ class PriceBook:
         if found is None and ANY in (own := own or self._own.get(ANY, {})):
             return Match(provider, ANY, "fallback")
         return found
+
+    def canonical(self, provider: str) -> str:
+        """The book's name of a provider, or the name as it is looked up if the book does not know it."""
+        return self._library.canonical(provider) or folded(provider)
 
     @property
     def providers(self) -> tuple[str, ...]:

@@ -328,7 +328,7 @@ def monthly(card: RateCard, usage: Usage) -> Cost:
     billed: dict[str, int] = {}
     flags = []
     for meter, quantity in usage.quantities.items():
-        rate = card._base.rates.get(meter)
+        rate = card.rates().get(meter)
         allowance = 0 if rate is None else rate.allowance
         billed[meter] = max(0, quantity - allowance)
         if allowance:
@@ -355,7 +355,7 @@ class _Plan:
         """The cost of a call, and how many tokens it reads from the cache. With ``write``, the others are written."""
         if self._untimed:
             return _no_figure(*flags, "duration_unknown"), 0
-        rates = self._card._sheet(prompt).rates
+        rates = self._card.rates(prompt)
         reads = "cache_read" in rates
         if not reads and not self._card.free and (cached or write):
             flags = (*flags, "cache_unpriced")
@@ -371,7 +371,7 @@ class _Plan:
         if limit is None and not self._card.free:
             return _no_figure(*flags, "output_unbounded")
         output = limit or 0
-        rates = self._card._sheet(prompt).rates
+        rates = self._card.rates(prompt)
         bound = self._priced({"input": prompt, "output": output}, flags)
         writes = next((meter for meter in _WRITES if meter in rates), None)
         if cached and writes is not None and "cache_read" in rates:
@@ -409,7 +409,7 @@ def _sum(costs: Sequence[Cost]) -> Cost:
 
 def _without_cache(card: RateCard, usage: Usage) -> Cost:
     """The price of a usage, in which cache tokens that the card has no rate for are plain input of their modality."""
-    rates = card._sheet(usage._prompt).rates
+    rates = card.rates(usage._prompt)
     moved: dict[str, int] = {}
     for meter, quantity in usage.quantities.items():
         known = METERS.get(meter)

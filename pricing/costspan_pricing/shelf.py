@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
+from os.path import join
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from costspan_pricing.card import Rate, RateCard, parse_rate
@@ -13,7 +14,7 @@ from costspan_pricing.timeline import ALWAYS, BookError, cut, layered, nanosecon
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from os import PathLike
 
     from costspan_pricing.timeline import Window
 
@@ -131,7 +132,10 @@ class Library:
     """All price files: the folder that comes with the package, read a provider at a time, and books laid over it."""
 
     def __init__(
-        self, folder: Path, documents: Sequence[tuple[str, Mapping[str, Any]]] = (), version: str | None = None
+        self,
+        folder: str | PathLike[str],
+        documents: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        version: str | None = None,
     ) -> None:
         """``documents`` are (name of the layer, book of several providers), the lowest first.
 
@@ -166,10 +170,15 @@ class Library:
         dates = [self._load()["dated"], *(document["dated"] for _, document in self.documents if "dated" in document)]
         return max(map(nanoseconds, dates)) // 10**9
 
+    def _read(self, file: str) -> dict[str, Any]:
+        with open(join(self.folder, file), encoding="utf-8") as opened:  # noqa: PTH118, PTH123  see DATA
+            found: dict[str, Any] = json.load(opened)
+        return found
+
     def _load(self) -> dict[str, Any]:
         index = self._index
         if index is None:
-            index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
+            index = self._read("index.json")
             names: dict[str, str] = {}
             for provider, entry in index["providers"].items():
                 names.update((folded(alias), provider) for alias in (provider, *entry.get("aliases", ())))
@@ -212,9 +221,7 @@ class Library:
         """The shelf of a provider of the book."""
         if provider not in self._shelves:
             entry = self._load()["providers"].get(provider, {})
-            layers: list[dict[str, Any]] = [
-                json.loads((self.folder / file).read_text(encoding="utf-8")) for file in entry.get("files", ())
-            ]
+            layers: list[dict[str, Any]] = [self._read(file) for file in entry.get("files", ())]
             for layer, document in self.documents:
                 for name, files in document["providers"].items():
                     if self._names.get(folded(name)) == provider:

@@ -1,11 +1,13 @@
 """Convert the installed genai-prices package (MIT) to the price files of costspan.
 
-    python pricing/tools/convert_genai_prices.py openai anthropic google
     python pricing/tools/convert_genai_prices.py --all
+    python pricing/tools/convert_genai_prices.py openai anthropic google
+    python pricing/tools/convert_genai_prices.py --index  # the list of all files, after an edit by hand
 
 A tool for development; nothing at run time needs genai-prices. It writes one JSON file a provider, `index.json` and
-the licence notice. Run again, it never loses history: a model that upstream dropped stays, and where upstream changed
-a price in place, the old one is closed at the day of the run and the new one appended ("observed": true).
+the licence notice. Run again, it changes nothing unless upstream did, and never loses history: a model that upstream
+dropped stays, what we have of the past stays, and where upstream changed a price in place, the old one is closed at the
+day of the run and the new one appended ("observed": true).
 
 What it decides, because the two formats differ:
 
@@ -14,8 +16,11 @@ What it decides, because the two formats differ:
 * Upstream dates service-tier rates by the day it verified them. They are taken as valid since the model's release;
   where the standard rate changed meanwhile, the tier keeps its proportion to it.
 * Upstream prices what a model has no rate for at the rate of the containing unit, audio as text included. Here the few
-  fallbacks that providers document are written out per model, and audio is never among them unless the list price says
-  that audio costs what text costs.
+  fallbacks that providers document are written out, for the whole file where all its models share them, and audio is
+  never among them unless the list price says that audio costs what text costs.
+* Upstream writes no prices both for a model that is free and for one whose price it does not know. It is free here if
+  its name or upstream's comment says so, or if we know it; all others are marked as unpriced.
+* Hugging Face's router takes "model:host". Upstream has a provider for each host; `huggingface` is all of them in one.
 """
 
 from __future__ import annotations
@@ -29,12 +34,18 @@ import sys
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import genai_prices.data
 from genai_prices import types as upstream
 
+from costspan_pricing.meters import METERS as BOOK_METERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 DATA = Path(__file__).parents[1] / "costspan_pricing" / "data"
+ALIASES = Path(__file__).with_name("provider_aliases.json")
 PACKAGE = "genai-prices"
 URL = "https://github.com/pydantic/genai-prices"
 
@@ -73,59 +84,115 @@ METERS = {
 }
 """Upstream's price keys as meters of ours; their quantities are the same, so the figures carry over as they are."""
 
-PROVIDERS: dict[str, dict[str, Any]] = {
-    "openai": {
-        # Deployments of the same models at the same list price; data zones and regional premiums are not known yet.
-        "aliases": ["azure", "azure.ai.openai", "azure_openai", "azure.openai", "az.ai.openai", "openai-responses"],
-    },
-    "anthropic": {"aliases": ["claude"]},
-    "google": {
-        "aliases": [
-            *("gcp.gemini", "gcp.vertex_ai", "gcp.gen_ai", "gemini", "google_gemini", "google-genai", "google_genai"),
-            *("vertex_ai", "vertexai", "google_vertex", "google-vertex", "gcp_vertex", "google-gla", "google_ai"),
-        ]
-    },
+FREE = {
+    ("google", "gemma-3"),
+    ("google", "gemma-3n"),
+    ("openai", "moderation"),
+    ("openrouter", "gemini-2.5-pro-exp-03-25"),
+    ("openrouter", "google/gemini-flash-1.5-8b-exp"),
+    ("openrouter", "stealth/crouton-alpha"),
 }
-"""How upstream's providers are called here and by others. One that is not listed keeps its name."""
+"""Free, though upstream does not say so in words: it lists them without a price, as it does what it cannot price."""
+
+SAID_FREE = re.compile(r"free of charge|included in the subscription", re.IGNORECASE)
+FREE_OUTPUT = re.compile(r"output (?:tokens are |is )?free|input[- ]only", re.IGNORECASE)
+CHECKED = re.compile(r"(?:checked|verified)(?: on| against \S+ on)? (20\d\d-\d\d-\d\d)")
+
+CONDITIONS = {"processing", "service_tier", "speed"}
+"""Upstream's conditions that are a service tier. Others (which route, which kind of search) no response tells."""
+
+EMBEDS = re.compile(r"embed|bge-|gte-|rerank|ada|babbage|curie|davinci|distilbert|voyage")
+"""Models that give no text. Those that read images ask another price for them."""
+
+HOSTS = "huggingface_"
+REGIONS = re.compile(r"(?:us|eu|apac|au|jp|in|ca|us-gov)\.")
+"""How Bedrock begins a name that stays in a region. The overlay of aws says what these mean, once for all models."""
 
 VERSION = re.compile(r"[-@](?:20\d\d-?)?$")
+"""What is left of a version at the end of one of upstream's prefixes."""
+
 GROUNDED_BY_PROMPT = re.compile(r"^gemini-(?:[12]|flash-1|pro-1|live-2)")
+LITERAL = r"((?:[^\\^$.*+?()\[\]{}|]|\\[^a-zA-Z])+)"
+"""A stretch of a regular expression that means itself."""
 
 
 def main() -> None:
     """Convert the providers named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("provider", nargs="*")
-    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--all", action="store_true", help="every provider of the installed package")
+    parser.add_argument("--index", action="store_true", help="rewrite index.json alone")
     arguments = parser.parse_args()
-    chosen = [p for p in genai_prices.data.providers if arguments.all or p.id in arguments.provider]
-    if missing := set(arguments.provider) - {p.id for p in chosen}:
+    if not (arguments.provider or arguments.all or arguments.index):
+        parser.error("name a provider, or --all, or --index")
+    known = {provider.id for provider in genai_prices.data.providers}
+    if missing := set(arguments.provider) - known:
         sys.exit(f"{PACKAGE} has no provider {', '.join(sorted(missing))}")
-    today = datetime.now(UTC).date()
-    for provider in chosen:
-        path = DATA / f"{provider.id}.json"
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"models": {}}
-        _write(path, converted(provider, before["models"], today))
-    _write(DATA / "index.json", index(today))
-    _write_notice()
+    try:
+        convert(DATA, known if arguments.all else set(arguments.provider), datetime.now(UTC).date())
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+def convert(folder: Path, chosen: set[str], today: date) -> None:
+    """Write the files of the chosen providers into a folder that may hold earlier ones, and its index.
+
+    Raises ``ValueError`` if two models of a provider, or two providers, claim the same name.
+    """
+    for provider in genai_prices.data.providers:
+        if provider.id in chosen:
+            path = folder / f"{provider.id}.json"
+            before = _spread(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+            _write(path, converted(provider, before, today))
+    if any(name.startswith(HOSTS) for name in chosen):
+        files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"{HOSTS}*.json"))]
+        _write(folder / "huggingface.json", of_all_hosts(files))
+    _write(folder / "index.json", index(folder, today))
+    if chosen:
+        _write_notice(folder)
 
 
 def converted(provider: upstream.Provider, before: dict[str, Any], today: date) -> dict[str, Any]:
-    """A provider's file; ``before`` are the models of the file as it was."""
+    """A provider's file; ``before`` are the models of the file as it was, each with all its fallbacks."""
     models: dict[str, Any] = {}
-    default = (provider.pricing_urls or [URL])[0]
     for model in provider.models:
-        entry = _model(provider, model, default)
-        if entry is None:
-            continue
+        entry = _model(provider, model)
         if model.id in before:
             entry["periods"] = continued(before[model.id]["periods"], entry["periods"], today)
         models[model.id] = entry
     models |= {name: entry for name, entry in before.items() if name not in models}
-    return {
+    _check_names(provider.id, models)
+    return _file(provider.id, models)
+
+
+def of_all_hosts(files: list[dict[str, Any]]) -> dict[str, Any]:
+    """One file for the router from those of its hosts: names carry the host, as calls do."""
+    models: dict[str, Any] = {}
+    for file in files:
+        host = file["provider"].removeprefix(HOSTS)
+        for model, entry in _spread(file).items():
+            own = f"{model}:{host}"
+            # LiteLLM puts the host before the name.
+            names = {
+                spelling
+                for name in (model.lower(), *entry.get("names", ()))
+                for spelling in (f"{name}:{host}", f"{host}/{name}")
+            }
+            models[own] = {**entry, "names": sorted(names - {own})}
+    _check_names("huggingface", models)
+    return _file("huggingface", models)
+
+
+def _file(provider: str, models: dict[str, Any]) -> dict[str, Any]:
+    aliases = json.loads(ALIASES.read_text(encoding="utf-8")).get(provider, [])
+    shared = _shared(models.values())
+    for model, entry in models.items():
+        own = {meter: other for meter, other in entry.get("fallback", {}).items() if shared.get(meter) != other}
+        models[model] = {key: value for key, value in {**entry, "fallback": own}.items() if value}
+    file: dict[str, Any] = {
         "schema_version": 1,
         "layer": "bundled",
-        "provider": provider.id,
+        "provider": provider,
         "from": {
             "name": PACKAGE,
             "version": importlib.metadata.version(PACKAGE),
@@ -133,32 +200,85 @@ def converted(provider: upstream.Provider, before: dict[str, Any], today: date) 
             "licence": "MIT",
             "sha256": hashlib.sha256(Path(genai_prices.data.__file__).read_bytes()).hexdigest(),
         },
-        "models": dict(sorted(models.items())),
+        "aliases": sorted(aliases),
+        "fallback": shared,
+    }
+    return {key: value for key, value in file.items() if value} | {"models": dict(sorted(models.items()))}
+
+
+def _shared(entries: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """The fallbacks that can stand once for the whole file, since no model would be priced otherwise by them."""
+    entries = list(entries)
+    wanted = [entry.get("fallback", {}) for entry in entries]
+    chained = {meter for fallback in wanted for meter in fallback}
+    every = dict.fromkeys(pair for fallback in wanted for pair in fallback.items() if pair[1] not in chained)
+
+    def harmless(entry: dict[str, Any], meter: str, other: str) -> bool:
+        listed = [set(period["rates"]) for period in entry["periods"] if "rates" in period]
+        return entry.get("fallback", {}).get(meter) == other or (
+            meter not in entry.get("fallback", {}) and all(meter in rates or other not in rates for rates in listed)
+        )
+
+    return {meter: other for meter, other in every if all(harmless(entry, meter, other) for entry in entries)}
+
+
+def _spread(file: dict[str, Any]) -> dict[str, Any]:
+    """The models of a file, each with the fallbacks that the file has for all."""
+    shared = file.get("fallback", {})
+    return {
+        model: {**entry, "fallback": {**shared, **entry.get("fallback", {})}} for model, entry in file["models"].items()
     }
 
 
+def _check_names(provider: str, models: dict[str, Any]) -> None:
+    for kind in ("names", "versions_of"):
+        owners: dict[str, str] = {}
+        for model, entry in models.items():
+            for name in {*entry.get(kind, ()), *([model.lower()] if kind == "names" else ())}:
+                if owners.setdefault(name, model) != model:
+                    raise ValueError(f"{provider}: {model} and {owners[name]} both go by the name {name}")
+
+
 def continued(before: list[dict[str, Any]], now: list[dict[str, Any]], today: date) -> list[dict[str, Any]]:
-    """History plus what is new: a price changed upstream without a date holds from the day that we saw it."""
-    if [_prices(p) for p in before] == [_prices(p) for p in now]:
+    """History plus what is new: a price changed upstream without a date holds from the day that we saw it.
+
+    What we have of the past stays, whatever upstream says of it now. What is announced is upstream's to change.
+    """
+    first = f"{today.isoformat()}T00:00:00Z"
+    # What an earlier run of today saw is no history yet.
+    past = [period for period in before if period.get("from", "") < first]
+    begun = [period for period in now if period.get("from", "") <= first]
+    announced = now[len(begun) :]
+    if not past or not begun or [_prices(p) for p in before] == [_prices(p) for p in now]:
         return now
-    if len(now) == 1 and not now[0].get("from"):
-        first = f"{today.isoformat()}T00:00:00Z"
-        return [*before[:-1], {**before[-1], "to": first}, {"from": first, "observed": True, **now[0]}]
-    return now
+    last, current = past[-1], begun[-1]
+    if _prices(last) == _prices(current):
+        dates = {key: last[key] for key in ("from", "observed") if key in last}
+        past[-1] = dates | {key: value for key, value in current.items() if key not in {"from", "to", "observed"}}
+    else:
+        since = [period for period in begun if period.get("from", "") > last.get("from", "")]
+        since = since or [{**current, "from": first, "observed": True}]
+        past = [*past[:-1], {**last, "to": since[0]["from"]}, *since]
+    past[-1].pop("to", None)
+    if announced:
+        past[-1]["to"] = announced[0]["from"]
+    return [*past, *announced]
 
 
 def _prices(period: dict[str, Any]) -> Any:
-    return {key: period.get(key) for key in ("rates", "tiers", "context_tiers", "windows")}
+    return {key: period.get(key) for key in ("rates", "tiers", "context_tiers", "windows", "free", "unpriced")}
 
 
-def _model(provider: upstream.Provider, model: upstream.ModelInfo, default: str) -> dict[str, Any] | None:
+def _model(provider: upstream.Provider, model: upstream.ModelInfo) -> dict[str, Any]:
     names, versions = names_of(provider, model)
     periods = _periods(provider, model)
-    source = _source(model) or default
+    source = _source(provider, model)
     entry: dict[str, Any] = {"names": names, "versions_of": versions}
-    if any(period.get("rates") for period in periods):
+    if "rates" in periods[-1]:
         entry["fallback"] = _fallback(provider.id, model.id, periods[-1]["rates"])
     entry["periods"] = [{**period, "source": source} for period in periods]
+    if dates := CHECKED.findall(model.price_comments or ""):
+        entry["periods"][-1]["checked"] = max(dates)
     return {key: value for key, value in entry.items() if value}
 
 
@@ -186,15 +306,40 @@ def names_of(provider: upstream.Provider, model: upstream.ModelInfo) -> tuple[li
                 # The model's own name is dated too where it is longer than the prefix (gpt-4o-mini-audio[-preview]).
                 versions.update({text, *({model.id} if model.is_match(model.id) else ())})
             case upstream.ClauseRegex():
-                plain = re.match(r"\^((?:[\w-]|\\\.)+?)(?:-\\d|\[-@\]\\d)", clause.regex)
-                if plain:
-                    versions.add(plain[1].replace("\\.", "."))
+                for text in _alternatives(clause.regex):
+                    if exact := re.fullmatch(LITERAL, text):
+                        names.add(re.sub(r"\\(.)", r"\1", exact[1]))
+                    elif dated := re.match(LITERAL + r"(?:\\d|\[-@\]\\d)", text):
+                        versions.add(re.sub(r"\\(.)", r"\1", dated[1]).removesuffix("-"))
 
     visit(model.match)
+    own = model.id.removeprefix(f"{provider.id}/")
+    if _found(provider, own) is None:
+        names.add(own)  # a name of this provider's is looked up without the provider before it
+    if provider.id == "aws":
+        # `regional.` is a word of upstream's; AWS writes the same model with its region, or without any.
+        bare = model.id.removeprefix("regional.")
+        names |= {name for name in (bare, bare.removesuffix(":0")) if _found(provider, name) == model.id}
+        names = {name for name in names if not REGIONS.match(name)}
+        versions = {name for name in versions if not REGIONS.match(name)}
     # The first model that matches is upstream's answer; a name that leads elsewhere there must not lead here.
-    mine = {name.lower() for name in names if _found(provider, name) in {model.id, None}}
+    mine = {name.lower() for name in names if _found(provider, name) in {model.id, None}} - {model.id}
     dated = {name.lower() for name in versions if _found(provider, name) in {model.id, None}}
-    return sorted(name for name in mine if name != model.id and not name.endswith((".ft-", "-"))), sorted(dated)
+    return sorted(name for name in mine if not name.startswith("/") and not name.endswith((".ft-", "-"))), sorted(dated)
+
+
+def _alternatives(regex: str) -> list[str]:
+    r"""A regular expression without its anchors, once with and once without each optional group.
+
+    >>> _alternatives(r"^(a/)?b-1(-\d{8})?$")
+    ['b-1', 'b-1-\\d{8}', 'a/b-1', 'a/b-1-\\d{8}']
+    """
+    texts = [regex.removeprefix("^").removesuffix("$")]
+    while any("(" in text and ")?" in text for text in texts):
+        texts = [
+            re.sub(r"\(([^()|]*)\)\?", r"\1" if kept else "", text, count=1) for text in texts for kept in (False, True)
+        ]
+    return texts
 
 
 def _found(provider: upstream.Provider, name: str) -> str | None:
@@ -219,8 +364,12 @@ def _periods(provider: upstream.Provider, model: upstream.ModelInfo) -> list[dic
         prices = _keys(condition.prices)
         if prices:
             period |= _rates(provider.id, model.id, prices)
-        else:
+            if FREE_OUTPUT.search(model.price_comments or "") and "output" not in period["rates"]:
+                period["rates"]["output"] = "0"
+        elif _is_free(provider.id, model):
             period["free"] = True
+        else:
+            period["unpriced"] = f"{PACKAGE} has no price of it"
         tiers: dict[str, Any] = {}
         for tier in _tiers(model):
             found = _variant(model, tier, dated, position)
@@ -233,18 +382,35 @@ def _periods(provider: upstream.Provider, model: upstream.ModelInfo) -> list[dic
         if tiers:
             period["tiers"] = tiers
         if windows:
-            period["windows"] = [
-                {
-                    "tz": "UTC",
-                    "start": f"{w.constraint.start_time:%H:%M}",
-                    "end": f"{w.constraint.end_time:%H:%M}",
-                    **_rates(provider.id, model.id, prices | _keys(w.prices)),
-                }
-                for w in windows
-                if isinstance(w.constraint, upstream.TimeOfDateConstraint)
-            ]
+            period["windows"] = _windows(provider.id, model.id, windows, prices)
         periods.append(period)
     return periods
+
+
+def _windows(
+    provider: str, model: str, windows: list[upstream.ConditionalPrice], prices: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The hours of the day at which other prices hold; those with the same prices are one window."""
+    written: dict[str, dict[str, Any]] = {}
+    for window in windows:
+        limit = window.constraint
+        assert isinstance(limit, upstream.TimeOfDateConstraint)
+        other = _keys(window.prices)
+        before, inside = (Decimal(_at(provider, model, p, 0).get("input", "0")) for p in (prices, prices | other))
+        rates = _rates(provider, model, prices | other)
+        entry = written.setdefault(
+            json.dumps(rates), {"name": "peak" if inside > before else "off_peak", "tz": "UTC", "spans": [], **rates}
+        )
+        entry["spans"].append([f"{limit.start_time:%H:%M}", f"{limit.end_time:%H:%M}"])
+    return list(written.values())
+
+
+def _is_free(provider: str, model: upstream.ModelInfo) -> bool:
+    return (
+        model.id.endswith(":free")
+        or (provider, model.id) in FREE
+        or SAID_FREE.search(model.price_comments or "") is not None
+    )
 
 
 def _keys(prices: upstream.ModelPrice) -> dict[str, Any]:
@@ -254,8 +420,8 @@ def _keys(prices: upstream.ModelPrice) -> dict[str, Any]:
 def _tier_of(variant: upstream.PriceVariant) -> str | None:
     if len(variant.when) != 1:
         return None
-    ((_, word),) = variant.when.items()
-    return None if word in {"default", "standard"} else word
+    ((condition, word),) = variant.when.items()
+    return None if condition not in CONDITIONS or word in {"default", "standard"} else word
 
 
 def _tiers(model: upstream.ModelInfo) -> list[str]:
@@ -331,7 +497,7 @@ def _at(provider: str, model: str, prices: dict[str, Any], limit: int) -> dict[s
         if meter == "web_searches" and provider == "google" and GROUNDED_BY_PROMPT.match(model):
             meter = "grounded_prompts"  # up to Gemini 2.5 the prompt is billed, from Gemini 3 on each search query
         rates[meter] = plain(figure)
-        if key == "cache_write_mtok" and provider == "openai":
+        if key == "cache_write_mtok" and (provider == "openai" or (provider == "aws" and "anthropic" not in model)):
             rates["cache_write_30m"] = rates[meter]  # OpenAI's default lifetime is 30 minutes, upstream has one key
     return rates
 
@@ -343,16 +509,16 @@ def plain(figure: Decimal) -> str:
 
 
 def _token(meter: str) -> bool:
-    return meter.startswith(("input", "output", "cache_"))
+    return BOOK_METERS[meter].unit == "token"
 
 
 def _fallback(provider: str, model: str, rates: dict[str, str]) -> dict[str, str]:
     """What a model bills at another meter's rate, as its provider documents it."""
     wanted: dict[str, str] = {}
+    if "output" in rates or not EMBEDS.search(model):
+        # Every API that reads images counts their tokens into the prompt, at its one input price.
+        wanted |= {"output_reasoning": "output", "input_image": "input"}
     if "output" in rates:
-        wanted["output_reasoning"] = "output"
-        if provider in {"openai", "anthropic", "google"}:
-            wanted["input_image"] = "input"
         if provider == "openai":
             # OpenAI shows no cached rate where cached tokens cost what others do; writes are free before GPT-5.6.
             wanted |= {"cache_read": "input", "cache_write_5m": "input", "cache_write_30m": "input"}
@@ -377,29 +543,47 @@ def _fallback(provider: str, model: str, rates: dict[str, str]) -> dict[str, str
     return {meter: other for meter, other in wanted.items() if meter not in rates and other in reachable}
 
 
-def _source(model: upstream.ModelInfo) -> str | None:
-    """The page that upstream's comment names for the prices, if it names one."""
-    urls = re.findall(r"https?://[^\s,;)]+", model.price_comments or "")
-    urls = [url.rstrip(".") for url in urls]
-    return next((url for url in urls if "pricing" in url), urls[0] if urls else None)
+def _source(provider: upstream.Provider, model: upstream.ModelInfo) -> str:
+    """The page that upstream's comment names for the prices, or else the provider's."""
+    urls = [url.rstrip(".`") for url in re.findall(r"https://[^\s,;)\"]+", model.price_comments or "")]
+    named: list[str] = [url for url in urls if not url.startswith(URL)]
+    preferred = "pricing"
+    if not named:
+        named = list(provider.pricing_urls or [URL])
+        # Google has a page for each of its two platforms, and Claude is on one of them.
+        preferred = "vertex" if "claude" in model.id else ""
+    return next((url for url in named if preferred in url), named[0])
 
 
-def index(today: date) -> dict[str, Any]:
-    """The list of providers with their names and files, lowest layer first."""
+def index(folder: Path, today: date) -> dict[str, Any]:
+    """The list of providers with their names and files, lowest layer first.
+
+    Raises ``ValueError`` if a name leads to two providers.
+    """
     providers: dict[str, Any] = {}
-    for path in sorted({*DATA.glob("*.json"), *DATA.glob("overlay/*.json")}):
+    owners: dict[str, str] = {}
+    for path in sorted(path for path in (*folder.glob("*.json"), *folder.glob("overlay/*.json"))):
         if path.name == "index.json":
             continue
-        name = path.stem
-        entry = providers.setdefault(name, {"aliases": PROVIDERS.get(name, {}).get("aliases", []), "files": []})
-        entry["files"].append(path.relative_to(DATA).as_posix())
-    for entry in providers.values():
-        entry["files"].sort(key=lambda file: file.startswith("overlay/"))
+        file = json.loads(path.read_text(encoding="utf-8"))
+        name = file["provider"]
+        entry = providers.setdefault(name, {"aliases": set(), "files": []})
+        entry["files"].append(path.relative_to(folder).as_posix())
+        entry["aliases"] |= {*file.get("aliases", ())} - {name}
+        for alias in (name, *file.get("aliases", ())):
+            if owners.setdefault(alias, name) != name:
+                raise ValueError(f"{path.name}: {alias} is a name of {owners[alias]} already")
     return {
         "schema_version": 1,
         "book_version": f"{today:%Y.%m.%d}",
         "dated": today.isoformat(),
-        "providers": {name: providers[name] for name in sorted(providers)},
+        "providers": {
+            name: {
+                "aliases": sorted(entry["aliases"]),
+                "files": sorted(entry["files"], key=lambda file: file.startswith("overlay/")),
+            }
+            for name, entry in sorted(providers.items())
+        },
     }
 
 
@@ -414,17 +598,20 @@ def _write(path: Path, data: dict[str, Any]) -> None:
         )
         text = f'{head},\n "models": {{\n{lines}\n }}\n}}\n'
     else:
-        text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+        providers = data.pop("providers")
+        head = json.dumps(data, indent=1)[:-2]
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in providers.items())
+        text = f'{head},\n "providers": {{\n{lines}\n }}\n}}\n'
     path.write_text(text, encoding="utf-8")
 
 
-def _write_notice() -> None:
+def _write_notice(folder: Path) -> None:
     licence = next(
         (file for file in importlib.metadata.files(PACKAGE) or () if "licenses" in str(file) or "LICENSE" in str(file)),
         None,
     )
     text = licence.read_text() if licence else "MIT License"
-    (DATA / "NOTICE").write_text(
+    (folder / "NOTICE").write_text(
         "The price files in this folder (not those in overlay/) are converted from genai-prices\n"
         f"{importlib.metadata.version(PACKAGE)}, {URL}, which is under the following licence.\n\n{text}",
         encoding="utf-8",

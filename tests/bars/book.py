@@ -101,7 +101,8 @@ def _exact(rates: Mapping[str, Any], meter: str, quantity: int) -> Decimal:
     if rate is None:
         return Decimal(0)
     pico = Decimal(max(quantity, rate.minimum)) * rate.numerator / rate.denominator
-    return (pico / 10**12).quantize(Decimal("1e-12"), ROUND_HALF_EVEN)
+    exact: Decimal = (pico / 10**12).quantize(Decimal("1e-12"), ROUND_HALF_EVEN)
+    return exact
 
 
 def speed(full: bool) -> Iterator[Bar]:

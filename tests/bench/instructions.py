@@ -47,7 +47,8 @@ def instructions(
     """Instructions of one run of ``stmt``, the loop around it included (about 200).
 
     ``stmt`` and ``setup`` are source text; names that ``setup`` binds are globals of ``stmt``. The module search path
-    of this process and ``env`` are passed on to ``program``, a Python interpreter. Raises ``RuntimeError`` with the output of the program if it fails.
+    of this process and ``env`` are passed on to ``program``, a Python interpreter. Raises ``RuntimeError`` with its output
+    if it fails.
 
     A call of this function takes a second or two per few million instructions of import; an ``n`` of 1,000 is exact to
     a few instructions.

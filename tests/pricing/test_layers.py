@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -183,7 +184,9 @@ class TestNames:
         found = book.match("reseller", "gpt-4.1-2025-04-14")
         assert found == ("reseller", "gpt-4.1", "inherited")
 
-    def test_a_name_with_the_providers_own_before_it_is_the_same_unless_it_is_listed_itself(self, tmp_path: Path) -> None:
+    def test_a_name_with_the_providers_own_before_it_is_the_same_unless_it_is_listed_itself(
+        self, tmp_path: Path
+    ) -> None:
         models = {"big": {"periods": [{"rates": {"input": "1"}}]}, "small": {"periods": [{"rates": {"input": "2"}}]}}
         models["acme/small"] = {"periods": [{"rates": {"input": "3"}}]}
         book = over(tmp_path, {"acme": {"models": models}})
@@ -291,3 +294,18 @@ def test_the_library_of_a_book_keeps_what_lies_below(tmp_path: Path) -> None:
 
 def test_dates_of_the_book() -> None:
     assert BOOK.dated >= nanoseconds("2026-11-23") // 10**9
+
+
+def test_the_file_in_the_guide_means_what_the_guide_says(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "prices.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- price file -->\n```json\n(.*?)```", guide, re.DOTALL)
+    assert found is not None
+    file = tmp_path / "prices.json"
+    file.write_text(found[1], encoding="utf-8")
+    book = BOOK.with_file(file)
+    assert cost(book, "openai/chat-production").usd == Decimal("1.7"), "15 % off"
+    assert cost(book, "openai/chat-production", "2025-12-31T00:00:00Z").usd == 2
+    assert cost(book, "openai/gpt-99").usd == Decimal("4.93"), "5 EUR at 1.16, and 15 % off"
+    assert cost(book, "gateway/claude-haiku-4-5").usd == 1
+    hour = Usage.from_inclusive(extra={"compute_seconds": 3600})
+    assert cost(book, "vllm/anything", usage=hour).usd == Decimal("2.6564"), "2.29 EUR"
