@@ -19,6 +19,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from queue import Empty, SimpleQueue
+from threading import RLock
 from time import perf_counter, time_ns
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ from opentelemetry.trace import (
 from costspan_instrumentation import semconv
 from costspan_instrumentation.hosts import provider_of
 from costspan_instrumentation.observer import Decision, Observer
-from costspan_instrumentation.provider import Attributes, Endpoint, Fields, Provider, Seen
+from costspan_instrumentation.provider import Attributes, Endpoint, Fields, NativeSpans, Provider, Seen
 
 _log = logging.getLogger("costspan")
 
@@ -53,6 +54,10 @@ _MAX_SITES = 256
 _MAX_KINDS = 512
 _MAX_PRICED_IDS = 4096
 _MAX_RAW_BODY = 64 * 2**20
+_READING = ("read", "readinto")
+_CLOSING = ("close", "aclose")
+_ENTERING = ("__enter__", "__aenter__")
+_LEAVING = ("__exit__", "__aexit__")
 
 _running: ContextVar[_Call | None] = ContextVar("costspan_running_call", default=None)
 
@@ -99,7 +104,8 @@ class _Call:
     token: object = None
     seen: Seen | None = None
     body: _Body | None = None
-    hide: Callable[[Any], bool] | None = None
+    source: object = None
+    asked = False
     _attached: Any = None
     _running: Any = None
     _ended = False
@@ -146,6 +152,24 @@ class _Call:
         self.span.set_status(Status(StatusCode.ERROR, str(error)))
         self.span.end()
 
+    def heard(self, method: str, target: Any, result: Any, args: tuple[Any, ...]) -> None:
+        """The application has called this method of the call's stream or body. Never raises."""
+        try:
+            if method in _CLOSING or method in _LEAVING:
+                self.end()
+            elif method in _ENTERING:
+                if result is not target:
+                    self.engine._watch_source(self, result)
+            elif method in _READING and self.body is not None and self.source in {None, id(target)}:
+                asked = args[0] if args else None
+                if method == "readinto":
+                    result, asked = bytes(memoryview(args[0])[:result]), len(args[0])
+                self.body.feed(result)
+                if asked is None or asked < 0 or (not result and asked):
+                    self.end()
+        except Exception as failure:  # noqa: BLE001
+            self.engine.observer.failed(method, failure)
+
     def end(self, result: Any = None, error: BaseException | None = None, ended_at: int | None = None) -> None:
         """Reads what came back, asks the observer, ends the span; once. Never raises."""
         if self._ended:
@@ -160,6 +184,8 @@ class _Call:
                     added = self._streamed(self.seen)
                 elif result is not None:
                     added = self.endpoint.response(result)
+                if self.endpoint.billed is not None and (self.seen is not None or result is not None):
+                    added = {**self.endpoint.billed(self.prompt), **added}
             except Exception as failure:  # noqa: BLE001
                 engine.observer.failed("response", failure)
             if error is not None:
@@ -210,81 +236,73 @@ class _Call:
 class _Watched:
     """An iterator, synchronous or asynchronous, that shows each chunk to its call on the way to the application."""
 
-    __slots__ = ("__weakref__", "_call", "_hides", "_next", "_read", "_seen", "_source")
+    __slots__ = ("__weakref__", "_call", "_read", "_seen", "_source")
 
     def __init__(self, source: Any, call: _Call) -> None:
         self._source = source
-        self._next = getattr(source, "__next__", None) or source.__anext__
         self._call = call
         self._seen = call.seen
-        self._hides = call.hide
         self._read: Callable[[Any, Any], object] = call.body.feed if call.body is not None else self._first
 
-    def _first(self, chunk: Any, seen: Any) -> None:
+    def _first(self, chunk: Any, seen: Any) -> object:
         call = self._call
         call.first_chunk = perf_counter() - call.started
-        if call.endpoint.chunk is not None:
-            self._read = call.endpoint.chunk
-            self._read(chunk, seen)
+        self._read = call.endpoint.chunk or _unread
+        return self._read(chunk, seen)
+
+    # The same loop three times: sharing it would cost each chunk a call, and a generator costs a third of `__next__`.
 
     def __iter__(self) -> Iterator[Any]:
-        # `__next__` again, as a generator: to resume one costs a third of calling a method.
-        call, following, seen, hides = self._call, self._next, self._seen, self._hides
-        while True:
-            try:
-                chunk = following()
-            except StopIteration:
-                call.end()
-                return
-            except BaseException as error:
-                call.end(error=error)
-                raise
-            try:
-                self._read(chunk, seen)
-                if hides is not None and hides(chunk):
-                    continue
-            except Exception as error:  # noqa: BLE001
-                call.engine.observer.failed("chunk", error)
-            yield chunk
+        call, seen = self._call, self._seen
+        try:
+            for chunk in self._source:
+                try:
+                    if self._read(chunk, seen):
+                        continue
+                except Exception as error:  # noqa: BLE001  # a reader of ours must not break the application's stream
+                    call.engine.observer.failed("chunk", error)
+                yield chunk
+        except GeneratorExit:
+            raise  # the application has left its loop, and may go on with another one
+        except BaseException as error:
+            call.end(error=error)
+            raise
+        call.end()
+
+    def __next__(self) -> Any:
+        call = self._call
+        try:
+            for chunk in self._source:
+                try:
+                    if self._read(chunk, self._seen):
+                        continue
+                except Exception as error:  # noqa: BLE001
+                    call.engine.observer.failed("chunk", error)
+                return chunk
+        except BaseException as error:
+            call.end(error=error)
+            raise
+        call.end()
+        raise StopIteration
 
     def __aiter__(self) -> _Watched:
         return self
 
-    def __next__(self) -> Any:
-        while True:
-            try:
-                chunk = self._next()
-            except StopIteration:
-                self._call.end()
-                raise
-            except BaseException as error:
-                self._call.end(error=error)
-                raise
-            try:
-                self._read(chunk, self._seen)
-                if self._hides is None or not self._hides(chunk):
-                    return chunk
-            except Exception as error:  # noqa: BLE001  # a reader of ours must not break the application's stream
-                self._call.engine.observer.failed("chunk", error)
-                return chunk
-
     async def __anext__(self) -> Any:
-        while True:
-            try:
-                chunk = await self._next()
-            except StopAsyncIteration:
-                self._call.end()
-                raise
-            except BaseException as error:
-                self._call.end(error=error)
-                raise
-            try:
-                self._read(chunk, self._seen)
-                if self._hides is None or not self._hides(chunk):
-                    return chunk
-            except Exception as error:  # noqa: BLE001
-                self._call.engine.observer.failed("chunk", error)
+        call = self._call
+        try:
+            async for chunk in self._source:
+                try:
+                    if self._read(chunk, self._seen):
+                        continue
+                except Exception as error:  # noqa: BLE001
+                    call.engine.observer.failed("chunk", error)
                 return chunk
+        except BaseException as error:
+            call.end(error=error)
+            raise
+        call.end()
+        raise StopAsyncIteration
 
     def close(self) -> None:
         try:
@@ -305,6 +323,10 @@ class _Watched:
         # Other people's locks may be held here: only a record on a queue, which the next call or flush drains.
         if not self._call._ended:
             self._call.engine._abandoned.put((self._call, time_ns()))
+
+
+def _unread(_chunk: Any, _seen: Any) -> None:
+    """Reads a chunk of a method that is not known to stream."""
 
 
 class _Body:
@@ -348,9 +370,6 @@ class _Body:
             if self._events:
                 self._event(bytes(self._buffer))
             elif self._envelope is not None:
-                # What stands beside a body that nobody read, or that was cut, counts too.
-                seen.attributes = self._call.endpoint.response({**self._envelope, self._call.endpoint.part: None})
-                seen.final = True
                 whole = json.loads(bytes(self._buffer))
                 seen.attributes = self._call.endpoint.response({**self._envelope, self._call.endpoint.part: whole})
             elif self._buffer:
@@ -359,17 +378,17 @@ class _Body:
         self._buffer.clear()
 
 
-class _Dropped:
-    """Hangs on a raw response: when the application drops it unread, its call is ended all the same."""
+class _Mark:
+    """Hangs on a stream, body or raw response, and says whose it is: dropped unread, its call is ended all the same."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("call",)
 
     def __init__(self, call: _Call) -> None:
-        self._call = call
+        self.call = call
 
     def __del__(self) -> None:
-        if not self._call._ended:
-            self._call.engine._abandoned.put((self._call, time_ns()))
+        if not self.call._ended:
+            self.call.engine._abandoned.put((self.call, time_ns()))
 
 
 class _Rebuilt(NamedTuple):
@@ -417,6 +436,7 @@ class Engine:
         self._tracer: Tracer = get_tracer(__name__)
         self._providers: dict[str, Provider] = {}
         self._patches: dict[str, list[_Patch]] = {}
+        self._patching = RLock()
         self._abandoned: SimpleQueue[tuple[_Call, int]] = SimpleQueue()
         self._sites: dict[int, tuple[object, Provider, _Site]] = {}
         self._kinds: dict[type, str] = {}
@@ -439,9 +459,8 @@ class Engine:
         for endpoint in provider.endpoints:
             for module in (endpoint.module, *endpoint.moved_from):
                 self._when_imported(module, partial(self._patch_endpoint, provider, endpoint))
-        if provider.native_spans is not None:
-            module, function = provider.native_spans
-            self._when_imported(module, partial(self._patch_native, provider, function))
+        for native in provider.native_spans:
+            self._when_imported(native.module, partial(self._patch_native, provider, native))
 
     def uninstrument(self, provider: Provider) -> None:
         """Takes back every patch of the provider. What others patched on top stays and is passed through."""
@@ -475,8 +494,8 @@ class Engine:
         else:
             wrapt.register_post_import_hook(hook, module)
 
-    def _patch_native(self, provider: Provider, function: str, module: Any) -> None:
-        self._patch(provider, module, function, self._native_span)
+    def _patch_native(self, provider: Provider, native: NativeSpans, module: Any) -> None:
+        self._patch(provider, module, native.function, partial(self._native_span, native.instead))
 
     def _patch_endpoint(self, provider: Provider, endpoint: Endpoint, module: Any) -> None:
         class_name, _, method = endpoint.method.rpartition(".")
@@ -492,6 +511,12 @@ class Engine:
 
     def _patch(
         self, provider: Provider, owner: Any, name: str, wrapper: Callable[..., Any], rebound_in: tuple[str, ...] = ()
+    ) -> None:
+        with self._patching:
+            self._patch_once(provider, owner, name, wrapper, rebound_in)
+
+    def _patch_once(
+        self, provider: Provider, owner: Any, name: str, wrapper: Callable[..., Any], rebound_in: tuple[str, ...]
     ) -> None:
         patches = self._patches.get(provider.name)
         if patches is None or not hasattr(owner, name) or any(p.owner is owner and p.name == name for p in patches):
@@ -682,7 +707,7 @@ class Engine:
                 asked = endpoint.ask(kwargs, attributes.get(semconv.SERVER_ADDRESS, ""), instance)
                 if asked is not None:
                     kwargs = {**kwargs, **asked}
-                    call.hide = endpoint.hide
+                    call.asked = True
             # An empty context suppresses nothing, and is what most calls are made in.
             if not get_current() or is_instrumentation_enabled():
                 operation, model = attributes[semconv.OPERATION], attributes.get(semconv.REQUEST_MODEL)
@@ -716,8 +741,9 @@ class Engine:
                 call.end(result)
                 return result
             call.seen = Seen()
-            if kind == "raw":
+            if kind == "raw" and not hasattr(result, call.provider.iterator):
                 return self._settle_raw(call, result)
+            call.seen.asked = call.asked
             if self._watch_iterator(call, result):
                 return result
             watched = _Watched(result, call)
@@ -734,19 +760,39 @@ class Engine:
         if not hasattr(stream, name):
             return False
         setattr(stream, name, _Watched(getattr(stream, name), call))
-        _end_when_closed(stream, call)
+        self._watch_methods(call, stream, *_CLOSING, call.provider.parser)
         return True
+
+    def _watch_methods(self, call: _Call, target: Any, *names: str) -> None:
+        """Has the methods of these names, those that there are, tell the call when the application calls them."""
+        owner = type(target)
+        for name in names:
+            method = getattr(owner, name, None) if name else None
+            if method is not None and not isinstance(vars(owner).get(name), _Ours):
+                is_async = inspect.iscoroutinefunction(inspect.unwrap(method))
+                self._patch(call.provider, owner, name, _watching(name, is_async))
+        target._costspan = _Mark(call)
+
+    def _watch_source(self, call: _Call, source: Any) -> None:
+        """A body whose `with` hands out what it reads from itself: the application reads that from now on."""
+        call.source = id(source)
+        for name in ("read", *_CLOSING):
+            method = getattr(source, name, None)
+            if method is not None:
+                setattr(source, name, _Ours(method, _watching(name, inspect.iscoroutinefunction(method))))
+        source._costspan = _Mark(call)
 
     def _settle_part(self, call: _Call, result: dict[str, Any], part: Any) -> Any:
         """A result one field of which is a stream, or a body that the application reads when it likes."""
-        call.seen = Seen()
+        if not hasattr(part, call.provider.iterator) and not hasattr(part, "read"):
+            call.end(result)
+            return result
+        # What stands beside the part counts too, and alone where nobody reads the part or it is cut.
+        beside = {**result, call.endpoint.part: None}
+        call.seen = Seen(call.endpoint.response(beside))
         if not self._watch_iterator(call, part):
-            if hasattr(part, "read"):
-                call.body = _Body(call, "", result)
-                _watch_reads(part, call)
-            else:
-                call.seen = None
-                call.end(result)
+            call.body = _Body(call, "", beside)
+            self._watch_methods(call, part, *_READING, *_CLOSING, *_ENTERING, *_LEAVING)
         return result
 
     def _settle_raw(self, call: _Call, result: Any) -> Any:
@@ -757,7 +803,6 @@ class Engine:
             body.feed(response.content)
             call.end()
             return result
-        call.hide = None
         owner, reference = type(response), weakref.ref(response)
 
         def iter_bytes(*args: Any, **kwargs: Any) -> Any:
@@ -767,7 +812,7 @@ class Engine:
             return _Watched(owner.aiter_bytes(reference(), *args, **kwargs), call)
 
         response.iter_bytes, response.aiter_bytes = iter_bytes, aiter_bytes
-        response._costspan = _Dropped(call)
+        response._costspan = _Mark(call)
         return result
 
     def _defer(
@@ -831,11 +876,22 @@ class Engine:
         self._sites[id(url)] = (url, provider, site)
         return site
 
-    def _native_span(self, wrapped: Any, _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _native_span(
+        self,
+        instead: Mapping[str, Any] | None,
+        wrapped: Any,
+        _instance: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
         """The SDK wants to start a span of its own for our call: it gets ours, to propagate but not to write to."""
         call = _running.get()
         if call is None:
             return wrapped(*args, **kwargs)
+        if instead is not None:
+            # A tracer of the SDK's own provider, which sends its spans to a place of their own, is none of our concern.
+            theirs, ours = (getattr(t, "span_processor", None) for t in (kwargs.get("tracer"), self._tracer))
+            return wrapped(*args, **(kwargs if theirs and ours and theirs is not ours else {**kwargs, **instead}))
         context = call.span.get_span_context()
         # None: no span and no headers of the SDK's; an invalid one would cut off the application's own trace.
         return NonRecordingSpan(context) if context.is_valid and kwargs.get("propagation", True) else None
@@ -843,7 +899,9 @@ class Engine:
     def _first_usage(self, attributes: Attributes) -> bool:
         """Whether a fetched response brings usage that nobody has counted; remembers that it has."""
         response_id = attributes.get(semconv.RESPONSE_ID)
-        if semconv.INPUT_TOKENS not in attributes or not isinstance(response_id, str):
+        if not isinstance(response_id, str):
+            return False
+        if semconv.INPUT_TOKENS not in attributes and not any(key.startswith(_USAGE_PREFIXES) for key in attributes):
             return False
         if response_id in self._priced_ids:
             return False
@@ -871,17 +929,36 @@ def _kind(result: type) -> str:
     return "value"
 
 
-def _end_when_closed(stream: Any, call: _Call) -> None:
-    """Ends the call when the application closes the stream early, without keeping the stream alive."""
-    owner, reference = type(stream), weakref.ref(stream)
-    if not hasattr(owner, "close"):
-        return
+def _watching(name: str, is_async: bool) -> Callable[..., Any]:
+    """A wrapper for a method of a stream's or body's class, by which the one that belongs to a call tells it.
 
-    def close(*args: Any, **kwargs: Any) -> Any:
-        call.end()
-        return owner.close(reference(), *args, **kwargs)
+    It is the class's method, and none put on the object: that would hold the object, or fail where it is a temporary.
+    """
 
-    stream.close = close
+    def watched(wrapped: Any, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        mark: _Mark | None = getattr(target, "_costspan", None)
+        if mark is None:
+            return wrapped(*args, **kwargs)
+        if is_async:
+            return awatched(mark.call, wrapped, target, args, kwargs)
+        try:
+            result = wrapped(*args, **kwargs)
+        except BaseException as error:
+            mark.call.end(error=error)
+            raise
+        mark.call.heard(name, target, result, (*args, *kwargs.values()))
+        return result
+
+    async def awatched(call: _Call, wrapped: Any, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            result = await wrapped(*args, **kwargs)
+        except BaseException as error:
+            call.end(error=error)
+            raise
+        call.heard(name, target, result, (*args, *kwargs.values()))
+        return result
+
+    return watched
 
 
 async def _relayed(watched: _Watched) -> AsyncGenerator[Any, None]:
@@ -890,44 +967,6 @@ async def _relayed(watched: _Watched) -> AsyncGenerator[Any, None]:
             yield chunk
     finally:
         await watched.aclose()
-
-
-def _watch_reads(body: Any, call: _Call) -> None:
-    """Shows what the application reads of a body to its call, without keeping the body alive."""
-    owner, reference = type(body), weakref.ref(body)
-
-    def told(data: Any, whole: bool) -> Any:
-        if call.body is not None and data:
-            call.body.feed(data)
-        if whole or not data:
-            call.end()
-        return data
-
-    def read(amount: int | None = None) -> Any:
-        try:
-            return told(owner.read(reference(), amount), amount is None or amount < 0)
-        except BaseException as error:
-            call.end(error=error)
-            raise
-
-    async def aread(amount: int | None = None) -> Any:
-        try:
-            return told(await owner.read(reference(), amount), amount is None or amount < 0)
-        except BaseException as error:
-            call.end(error=error)
-            raise
-
-    def readinto(buffer: Any) -> Any:
-        count = owner.readinto(reference(), buffer)
-        told(bytes(memoryview(buffer)[:count]), whole=False)
-        return count
-
-    if inspect.iscoroutinefunction(owner.read):
-        body.read = aread
-    else:
-        body.read, body.readinto = read, readinto
-    _end_when_closed(body, call)
-    body._costspan = _Dropped(call)
 
 
 def _text_length(value: Any, depth: int = 0) -> int:

@@ -6,9 +6,13 @@ under the names of `semconv`. It holds no span, no lock, no await and no try: th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+from costspan_instrumentation import semconv
 
 Attributes = dict[str, Any]
 """Span attributes on their way to a span: str, bool, int, float, or a tuple of those.
@@ -29,6 +33,8 @@ class Seen:
     """The provider's final usage has come; without it the output is estimated from `characters`."""
     started: bool = False
     """The chunk reader has learnt who answers, and need not look again."""
+    asked: bool = False
+    """The stream tells its usage only because `ask` asked for it: a chunk reader hides what that did to the chunks."""
     notes: Any = None
     """What a chunk reader itself wants to remember until the next chunk."""
 
@@ -46,15 +52,18 @@ class Endpoint:
     request: keyword arguments of the call -> attributes. `gen_ai.request.model` names the span.
     response: the SDK's result, or the decoded JSON body of a raw one -> attributes with usage.
     chunk: reads one chunk of a stream (SDK object, or `Fields` of a raw one) into `Seen`; None if the method never
-        streams. It runs on every chunk, so it reads attributes and does little.
+        streams. True says that the chunk is there only because `ask` asked, so that the application never sees it.
+        It runs on every chunk, so it reads `__dict__` once per object: a read of an attribute costs twice that.
     content: names of the arguments that hold the prompt, for estimates of its length.
     ask: (arguments, host, instance) -> arguments to change so that a stream tells its usage, or None where the
         application asked itself or the host may refuse. Called for streamed calls only.
-    hide: chunk -> True if the chunk exists only because `ask` asked for it, so that the application never sees it.
     positional: names of the arguments that may come by position.
     choose: (arguments, instance) -> the endpoint that this call is, and its arguments, or None for one that is none;
         for a method through which an SDK sends all its requests.
-    part: field of the result (a dict) under which its stream, or a body to be read, stands.
+    part: field of the result (a dict) under which its stream, or a body to be read, stands. `response` gets the result
+        with what the body held there, or with None: before it is read, and of a stream.
+    billed: arguments -> usage that the request alone tells (documents to rank, text to speak). It counts as soon as
+        the provider has answered.
     event: result -> whether it is the end of a billed answer; for a method that receives what a session brings. Its
         calls cannot be refused, and `request` gets the session as `self`.
     deferred: the method returns a manager whose request starts when it is entered (`with client.messages.stream()`).
@@ -68,10 +77,9 @@ class Endpoint:
     operation: str
     request: Callable[[Mapping[str, Any]], Attributes]
     response: Callable[[Any], Attributes]
-    chunk: Callable[[Any, Seen], None] | None = None
+    chunk: Callable[[Any, Seen], bool | None] | None = None
     content: tuple[str, ...] = ()
     ask: Callable[[Mapping[str, Any], str, Any], Mapping[str, Any] | None] | None = None
-    hide: Callable[[Any], bool] | None = None
     positional: tuple[str, ...] = ()
     moved_from: tuple[str, ...] = ()
     deferred: bool = False
@@ -82,7 +90,22 @@ class Endpoint:
     rebound_in: tuple[str, ...] = ()
     choose: Callable[[Mapping[str, Any], Any], tuple[Endpoint, Mapping[str, Any]] | None] | None = None
     part: str = ""
+    billed: Callable[[Mapping[str, Any]], Attributes] | None = None
     event: Callable[[Any], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NativeSpans:
+    """Where an SDK starts spans of its own for the calls that have one of ours.
+
+    function: a function of `module` that starts one. During a call of ours it is answered with our span.
+    instead: arguments with which the function starts none; given, it is called with these, and not answered. A span
+        that would go elsewhere, by its argument `tracer`, is left to the SDK.
+    """
+
+    module: str
+    function: str
+    instead: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +117,10 @@ class Provider:
     base_url: resource instance -> the base URL (str or URL object) that its client talks to.
     identify: (instance, host) -> provider name, for an SDK that serves several providers on one host; optional.
     iterator: attribute of the SDK's stream objects that holds the iterator they read from.
+    parser: method of those objects that makes a chunk of what the iterator yields, where the iterator does not do that
+        itself: an error that the provider sends inside a stream is raised there.
     covers: calls of other SDKs that are made inside are how this one sends its own, and are not counted beside it.
-    native_spans: (module, function) with which the SDK starts spans of its own; the engine answers it with our span.
+    native_spans: where the SDK starts spans of its own, which would count each call twice.
     usage_formats: name of a usage format (`openai.chat`) -> reader of the provider's raw usage object alone.
     """
 
@@ -105,8 +130,9 @@ class Provider:
     base_url: Callable[[Any], object]
     identify: Callable[[Any, str], str | None] | None = None
     iterator: str = "_iterator"
+    parser: str = ""
     covers: bool = False
-    native_spans: tuple[str, str] | None = None
+    native_spans: tuple[NativeSpans, ...] = ()
     usage_formats: Mapping[str, Callable[[Any], Attributes]] = field(default_factory=dict)
 
 
@@ -115,10 +141,19 @@ class Fields(dict[str, Any]):
 
     >>> Fields(usage=Fields(input_tokens=3)).usage.input_tokens, Fields().usage
     (3, None)
+    >>> Fields(input_tokens=3).__dict__["input_tokens"], Fields().__dict__["input_tokens"]
+    (3, None)
     """
 
     __slots__ = ()
     __getattr__ = dict.get
+
+    @property
+    def __dict__(self) -> Fields:  # type: ignore[override]
+        return self
+
+    def __missing__(self, name: str) -> None:
+        return None
 
 
 def get(source: Any, name: str) -> Any:
@@ -162,19 +197,54 @@ _NO_FIELDS: dict[str, Any] = {}
 def total(*counts: Any) -> Any:
     """Sum of counts, None where none is known; a count that cannot be one is returned itself, to be judged later.
 
-    >>> total(1, None, "2"), total(None, None), total(3, -1), total(3, "x")
-    (3, None, -1, 'x')
+    >>> total(1, None, "2", 3.0), total(None, None), total(3, -1), total(3, "x")
+    (6, None, -1, 'x')
     """
     result: int | None = None
     for count in counts:
         if count is None:
             continue
-        if type(count) is str and count.isdecimal():
+        if (type(count) is str and count.isdecimal()) or (type(count) is float and count.is_integer()):
             count = int(count)  # noqa: PLW2901
         if type(count) is not int or count < 0:
             return count
         result = count if result is None else result + count
     return result
+
+
+def decoded(data: Any) -> Any:
+    """What JSON in bytes or text says; None where it is none.
+
+    >>> decoded(b'{"a": 1}'), decoded("no"), decoded(None)
+    ({'a': 1}, None, None)
+    """
+    with suppress(TypeError, ValueError):
+        return json.loads(data)
+    return None
+
+
+_LISTS = {semconv.REQUEST_STOP_SEQUENCES, semconv.REQUEST_ENCODING_FORMATS}
+_SCALARS = {str, int, float, bool}
+
+
+def given(arguments: Mapping[str, Any], names: Mapping[str, str]) -> Attributes:
+    """The arguments that have a plain value, under the attributes of `names`; an SDK's "not given" is none.
+
+    >>> given({"model": "m", "stop": "a", "seed": None}, {"model": "model", "stop": semconv.REQUEST_STOP_SEQUENCES})
+    {'model': 'm', 'gen_ai.request.stop_sequences': ('a',)}
+    """
+    attributes: Attributes = {}
+    for name, value in arguments.items():
+        if (key := names.get(name)) is None:
+            continue
+        if key not in _LISTS:
+            if type(value) in _SCALARS:
+                attributes[key] = value
+        elif type(value) is str:
+            attributes[key] = (value,)
+        elif isinstance(value, list | tuple) and value:
+            attributes[key] = tuple(text for text in value if type(text) is str)
+    return attributes
 
 
 def known(attributes: Mapping[str, Any]) -> Attributes:

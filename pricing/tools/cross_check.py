@@ -27,7 +27,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -214,17 +213,17 @@ class ExplanationError(ValueError):
 
 
 def table(file: Path | None = None) -> dict[str, dict[str, Any]]:
-    """LiteLLM's table: from ``file`` (the JSON, or a wheel), else from the cache, else out of the package's wheel.
+    """LiteLLM's table: from ``file``, else from the cache, else out of the package, which is downloaded for it.
 
-    Raises ``OSError`` where it cannot be had.
+    Raises ``OSError`` where it cannot be had, ``ValueError`` where it is no table.
     """
     file = file or _cached()
-    if file.suffix == ".whl":
-        with zipfile.ZipFile(file) as wheel:
-            text = wheel.read(f"litellm/{TABLE}").decode()
-    else:
-        text = file.read_text(encoding="utf-8")
-    rows: dict[str, dict[str, Any]] = json.loads(text)
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON: {error}") from None
+    if not isinstance(rows, dict) or not all(isinstance(entry, dict) for entry in rows.values()):
+        raise ValueError(f"{file} is not a table of LiteLLM's, which has a row for each model")
     return rows
 
 
@@ -509,7 +508,7 @@ def main() -> None:
     parser.add_argument("--provider", help="the book's name of one provider")
     parser.add_argument("--all", action="store_true", help="also what is explained, and models that only LiteLLM has")
     parser.add_argument("--json", action="store_true", help="everything, for a program")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="LiteLLM's JSON or wheel, instead of the pinned one")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="another table of LiteLLM's than the pinned one")
     arguments = parser.parse_args()
     try:
         report = compare(table(arguments.table))

@@ -35,6 +35,7 @@ GEO: Final = "costspan.geo"
 ESTIMATED: Final = "costspan.usage.estimated"
 REPORTED_COST: Final = "costspan.usage.reported_cost"
 ITERATIONS: Final = "costspan.usage.iterations"
+BY_MODEL: Final = "costspan.usage.by_model"
 INCONSISTENT: Final = "costspan.usage.inconsistent"
 ROLLUP: Final = "costspan.rollup"
 
@@ -84,7 +85,7 @@ _OLDER: Final[dict[str, str]] = {
 }
 """Spellings of earlier conventions: used where today's is absent, since some emitters send both."""
 
-_ASIDE: Final = frozenset({ESTIMATED, REPORTED_COST, ITERATIONS, INCONSISTENT})
+_ASIDE: Final = frozenset({ESTIMATED, REPORTED_COST, ITERATIONS, BY_MODEL, INCONSISTENT})
 """Attributes under `costspan.usage.` that are no meter."""
 
 _KIND: Final = (
@@ -95,6 +96,7 @@ _KIND: Final = (
 
 _GEO_OF_HOST: Final = re.compile(
     r"([a-z0-9-]+)\.api\.openai\.com|([a-z0-9-]+)-aiplatform\.googleapis\.com|aiplatform\.([a-z0-9-]+)\.rep\.googleapis\.com"
+    r"|api\.([a-z0-9-]+)\.mistral\.ai"
 )
 _UNSAID_TIERS: Final = frozenset({"auto", "default"})
 
@@ -161,7 +163,7 @@ class Reading:
     """None: the span reports no usage, or one that cannot be (then `problem` says why)."""
     problem: str | None
     parts: Sequence[tuple[str | None, Usage]]
-    """Usage of other models inside the same call, in addition to `usage`: (model, usage)."""
+    """Usage of models inside the same call, in addition to `usage`: (model, usage)."""
     input_tokens: int | None
     output_tokens: int | None
     tokens: Mapping[str, int]
@@ -263,7 +265,7 @@ class _Plan:
             for key in shape
             if key.startswith(_METER_PREFIX) and key not in _ASIDE and key not in _FIELDS
         }
-        self.aside = REPORTED_COST in present or ITERATIONS in present
+        self.aside = not present.isdisjoint((REPORTED_COST, ITERATIONS, BY_MODEL))
         ordinary = not self.extra and not self.aside and all(key in _FIELDS for key, _ in counted)
         self.layout = _LAYOUTS.get(self.fields, 0) if ordinary and STATUS not in present else 0
 
@@ -410,7 +412,11 @@ def _read_usage(reading: Reading, plan: _Plan, attributes: Mapping[str, Any]) ->
         if plan.extra:
             counts["extra"] = {meter: attributes[key] for key, meter in plan.extra.items()}
         usage = usage_of(counts) if counts else None
-        parts = _parts(attributes[ITERATIONS]) if ITERATIONS in attributes else []
+        parts = _parts(ITERATIONS, attributes[ITERATIONS]) if ITERATIONS in attributes else []
+        if BY_MODEL in attributes:
+            # The totals, shared out: each token is its model's, and what is no token (a search) the call's own.
+            parts += _parts(BY_MODEL, attributes[BY_MODEL])
+            usage = usage_of({"extra": counts["extra"]}) if "extra" in counts else None
         reading.tokens = _by_component(*((usage,) if usage is not None else ()), *(part for _, part in parts))
         reading.usage = usage
         reading.parts = parts
@@ -468,10 +474,11 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _parts(iterations: Any) -> list[tuple[str | None, Usage]]:
+def _parts(name: str, written: Any) -> list[tuple[str | None, Usage]]:
+    """The usages by model that the attribute `name` lists, as JSON or as what that says."""
     parts: list[tuple[str | None, Usage]] = []
     try:
-        for part in json.loads(iterations) if isinstance(iterations, str) else iterations:
+        for part in json.loads(written) if isinstance(written, str) else written:
             counts = {field: part[key] for key, field in (_OLDER | _FIELDS).items() if key in part}
             extra = {
                 key[len(_METER_PREFIX) :]: value
@@ -482,5 +489,5 @@ def _parts(iterations: Any) -> list[tuple[str | None, Usage]]:
     except UsageError:
         raise
     except (TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{ITERATIONS} is not a list of usages: {error}") from error
+        raise UsageError(f"{name} is not a list of usages: {error}") from error
     return parts

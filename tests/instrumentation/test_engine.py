@@ -454,9 +454,9 @@ def test_an_observer_that_raises_everywhere_changes_nothing(bench: Bench) -> Non
 
 
 def test_a_reader_that_raises_changes_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from costspan_instrumentation.providers import openai as table
+    from costspan_instrumentation.providers.openai import chat as table
 
-    monkeypatch.setattr(table, "_identity", lambda _: 1 / 0)
+    monkeypatch.setattr(table, "identity", lambda _: 1 / 0)
     bench.server.answer = Answer(chat(USAGE))
     assert bench.client().chat.completions.create(model="gpt-4.1", messages=ASK).usage is not None
     bench.server.answer = Answer(events=chunks("a", "b"))

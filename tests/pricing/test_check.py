@@ -356,7 +356,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     ),
     "route without a slash": (
         changed(lambda d: d["providers"]["house"][0].update(routes={"openai": "openai"})),
-        "house, routes.openai: is what stands before a model's name, with its slash",
+        "house, [0].routes.openai: is what stands before a model's name, with its slash",
     ),
     "price of whatever in the package": (
         changed(lambda d: d["models"].update({"*": d["models"]["acme-1"]}), PACKAGED),

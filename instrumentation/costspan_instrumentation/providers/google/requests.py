@@ -1,0 +1,70 @@
+"""What every request to Google has: settings, the service tier, and who answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from costspan_instrumentation import semconv
+from costspan_instrumentation.provider import Attributes, fields_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CONFIG = {
+    "temperature": semconv.REQUEST_TEMPERATURE,
+    "top_p": semconv.REQUEST_TOP_P,
+    "top_k": semconv.REQUEST_TOP_K,
+    "max_output_tokens": semconv.REQUEST_MAX_TOKENS,
+    "seed": semconv.REQUEST_SEED,
+    "frequency_penalty": semconv.REQUEST_FREQUENCY_PENALTY,
+    "presence_penalty": semconv.REQUEST_PRESENCE_PENALTY,
+    "candidate_count": semconv.REQUEST_CHOICE_COUNT,
+    "output_dimensionality": semconv.EMBEDDINGS_DIMENSION_COUNT,
+}
+_CAMEL = {
+    "maxOutputTokens": "max_output_tokens",
+    "topP": "top_p",
+    "topK": "top_k",
+    "candidateCount": "candidate_count",
+    "stopSequences": "stop_sequences",
+    "serviceTier": "service_tier",
+    "outputDimensionality": "output_dimensionality",
+}
+
+
+def request(kwargs: Mapping[str, Any]) -> Attributes:
+    """Model and settings of any request; `config` is an object of the SDK, or a dict in either spelling."""
+    attributes: Attributes = {}
+    if type(model := kwargs.get("model")) is str:
+        attributes[semconv.REQUEST_MODEL] = model
+    if (config := kwargs.get("config")) is None:
+        return attributes
+    for given, value in fields_of(config).items():
+        name = _CAMEL.get(given, given)
+        if name in _CONFIG and type(value) in {int, float}:
+            # The SDK declares top_k as a float.
+            attributes[_CONFIG[name]] = int(value) if name == "top_k" else value
+        elif name == "stop_sequences" and type(value) is list:
+            attributes[semconv.REQUEST_STOP_SEQUENCES] = tuple(value)
+        elif name == "service_tier" and (tier := tier_of(value)) not in {None, "standard"}:
+            attributes[semconv.SERVICE_TIER] = tier
+    if attributes.get(semconv.REQUEST_CHOICE_COUNT) == 1:
+        del attributes[semconv.REQUEST_CHOICE_COUNT]
+    return attributes
+
+
+def tier_of(told: Any) -> str | None:
+    """A `serviceTier` or a `trafficType` as a tier: ON_DEMAND is standard, ON_DEMAND_FLEX is flex."""
+    if not isinstance(told, str) or (name := told.lower()).endswith("unspecified"):
+        return None
+    return name.removeprefix("on_demand").removeprefix("_") or "standard"
+
+
+def base_url(instance: Any) -> object:
+    """Where the client of a resource, or of a session, sends its requests."""
+    return instance._api_client._http_options.base_url
+
+
+def identify(instance: Any, _host: str) -> str | None:
+    """The Gemini API or Vertex AI, which both may stand behind any host."""
+    return "gcp.vertex_ai" if instance._api_client.vertexai else "gcp.gemini"
