@@ -54,3 +54,57 @@ class GoogleGenAIInstrumentor(_Instrumentor):
     """Gemini and Vertex AI through the `google-genai` SDK."""
 
     name = "costspan-google-genai"
+
+
+class BedrockInstrumentor(_Instrumentor):
+    """AWS Bedrock through `boto3` and `aiobotocore`."""
+
+    name = "costspan-bedrock"
+
+
+class MistralInstrumentor(_Instrumentor):
+    """Mistral through the `mistralai` SDK."""
+
+    name = "costspan-mistral"
+
+
+class CohereInstrumentor(_Instrumentor):
+    """Cohere through the `cohere` SDK."""
+
+    name = "costspan-cohere"
+
+
+class VoyageInstrumentor(_Instrumentor):
+    """Voyage AI through the `voyageai` SDK."""
+
+    name = "costspan-voyage"
+
+
+class GroqInstrumentor(_Instrumentor):
+    """Groq through the `groq` SDK."""
+
+    name = "costspan-groq"
+
+
+class TogetherInstrumentor(_Instrumentor):
+    """Together AI through the `together` SDK."""
+
+    name = "costspan-together"
+
+
+class OllamaInstrumentor(_Instrumentor):
+    """Local models through the `ollama` SDK."""
+
+    name = "costspan-ollama"
+
+
+class HuggingFaceInstrumentor(_Instrumentor):
+    """Hugging Face's `InferenceClient`."""
+
+    name = "costspan-huggingface"
+
+
+class LiteLLMInstrumentor(_Instrumentor):
+    """Every provider behind the `litellm` SDK."""
+
+    name = "costspan-litellm"

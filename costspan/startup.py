@@ -14,8 +14,16 @@ from costspan.settings import Settings, load
 from costspan_instrumentation import semconv
 from costspan_instrumentation.engine import engine
 from costspan_instrumentation.providers.anthropic import ANTHROPIC
+from costspan_instrumentation.providers.bedrock import BEDROCK
+from costspan_instrumentation.providers.cohere import COHERE
 from costspan_instrumentation.providers.google import GOOGLE
+from costspan_instrumentation.providers.groq import GROQ
+from costspan_instrumentation.providers.huggingface import HUGGINGFACE
+from costspan_instrumentation.providers.mistral import MISTRAL
+from costspan_instrumentation.providers.ollama import OLLAMA
 from costspan_instrumentation.providers.openai import OPENAI
+from costspan_instrumentation.providers.together import TOGETHER
+from costspan_instrumentation.providers.voyage import VOYAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +36,19 @@ if TYPE_CHECKING:
     from costspan_processor import Budget, Processing
     from costspan_processor.metrics import Totals as Row
 
-PROVIDERS: Final = {"costspan-openai": OPENAI, "costspan-anthropic": ANTHROPIC, "costspan-google-genai": GOOGLE}
+PROVIDERS: Final = {
+    "costspan-openai": OPENAI,
+    "costspan-anthropic": ANTHROPIC,
+    "costspan-google-genai": GOOGLE,
+    "costspan-bedrock": BEDROCK,
+    "costspan-mistral": MISTRAL,
+    "costspan-cohere": COHERE,
+    "costspan-voyage": VOYAGE,
+    "costspan-groq": GROQ,
+    "costspan-together": TOGETHER,
+    "costspan-ollama": OLLAMA,
+    "costspan-huggingface": HUGGINGFACE,
+}
 """Name of the instrumentor -> what it patches."""
 
 SCOPE: Final = "costspan"

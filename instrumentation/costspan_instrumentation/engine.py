@@ -15,7 +15,7 @@ import sys
 import weakref
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -56,8 +56,11 @@ _MAX_PRICED_IDS = 4096
 _MAX_RAW_BODY = 64 * 2**20
 _READING = ("read", "readinto")
 _CLOSING = ("close", "aclose")
+_NEXT = ("__next__", "__anext__")
 _ENTERING = ("__enter__", "__aenter__")
 _LEAVING = ("__exit__", "__aexit__")
+_OPENED = "_costspan_opened"
+"""Attribute of a session: the arguments that it was opened with."""
 
 _running: ContextVar[_Call | None] = ContextVar("costspan_running_call", default=None)
 
@@ -152,9 +155,16 @@ class _Call:
         self.span.set_status(Status(StatusCode.ERROR, str(error)))
         self.span.end()
 
-    def heard(self, method: str, target: Any, result: Any, args: tuple[Any, ...]) -> None:
-        """The application has called this method of the call's stream or body. Never raises."""
+    def heard(self, method: str, target: Any, result: Any, args: tuple[Any, ...]) -> bool | None:
+        """The application has called this method of the call's stream or body. Never raises.
+
+        True if it brought a chunk that is there only because we asked.
+        """
         try:
+            if method in _NEXT and self.seen is not None:
+                if self.first_chunk is None:
+                    self.first_chunk = perf_counter() - self.started
+                return bool((self.endpoint.chunk or _unread)(result, self.seen))
             if method in _CLOSING or method in _LEAVING:
                 self.end()
             elif method in _ENTERING:
@@ -169,6 +179,7 @@ class _Call:
                     self.end()
         except Exception as failure:  # noqa: BLE001
             self.engine.observer.failed(method, failure)
+        return None
 
     def end(self, result: Any = None, error: BaseException | None = None, ended_at: int | None = None) -> None:
         """Reads what came back, asks the observer, ends the span; once. Never raises."""
@@ -548,6 +559,8 @@ class Engine:
                 manager = wrapped(*args, **kwargs)
                 self._defer(manager, provider, endpoint, instance, args, kwargs)
                 return manager
+            if endpoint.opens:
+                return _opened(wrapped(*args, **kwargs), {**dict(zip(endpoint.positional, args, strict=False)), **kwargs})
             if endpoint.event is not None:
                 return (self._areceive if is_async else self._receive)(
                     provider, endpoint, instance, wrapped, args, kwargs
@@ -646,7 +659,8 @@ class Engine:
         """Counts what a session brought, if it ends a billed answer. Never raises."""
         try:
             if endpoint.event is not None and endpoint.event(result):
-                call = self._prepare(provider, endpoint, instance, (), {"self": instance})
+                opened = getattr(instance, _OPENED, {})
+                call = self._prepare(provider, endpoint, instance, (), {**opened, "self": instance})
                 if call is not None:
                     self._start(call, instance, None, {})
                     call.leave()
@@ -736,7 +750,7 @@ class Engine:
             if kind is None:
                 if len(self._kinds) >= _MAX_KINDS:
                     self._kinds.clear()
-                kind = self._kinds[type(result)] = _kind(type(result))
+                kind = self._kinds[type(result)] = _kind(result)
             if kind == "value":
                 call.end(result)
                 return result
@@ -756,8 +770,11 @@ class Engine:
 
     def _watch_iterator(self, call: _Call, stream: Any) -> bool:
         """Watches a stream from inside, so that the application keeps the SDK's own object; False if that cannot be."""
-        name = call.provider.iterator
-        if not hasattr(stream, name):
+        if call.provider.iterator in _NEXT and not isinstance(stream, GeneratorType | AsyncGeneratorType):
+            self._watch_methods(call, stream, *_NEXT, *_CLOSING)
+            return True
+        name = _iterator(call.provider, stream)
+        if name is None:
             return False
         setattr(stream, name, _Watched(getattr(stream, name), call))
         self._watch_methods(call, stream, *_CLOSING, call.provider.parser)
@@ -784,7 +801,7 @@ class Engine:
 
     def _settle_part(self, call: _Call, result: dict[str, Any], part: Any) -> Any:
         """A result one field of which is a stream, or a body that the application reads when it likes."""
-        if not hasattr(part, call.provider.iterator) and not hasattr(part, "read"):
+        if _iterator(call.provider, part) is None and not hasattr(part, "read"):
             call.end(result)
             return result
         # What stands beside the part counts too, and alone where nobody reads the part or it is cut.
@@ -915,18 +932,34 @@ engine = Engine()
 """The process's engine, which the instrumentors patch."""
 
 
-def _kind(result: type) -> str:
+def _kind(result: Any) -> str:
     """How a result of this type is settled: `raw`, `stream`, `generator`, `async generator` or `value`."""
-    if result is GeneratorType:
+    kind = type(result)
+    if kind is GeneratorType:
         return "generator"
-    if result is AsyncGeneratorType:
+    if kind is AsyncGeneratorType:
         return "async generator"
-    annotated = any("http_response" in getattr(cls, "__annotations__", ()) for cls in result.__mro__)
-    if annotated or hasattr(result, "http_response"):
+    annotated = any("http_response" in getattr(cls, "__annotations__", ()) for cls in kind.__mro__)
+    if annotated or hasattr(kind, "http_response") or "http_response" in getattr(result, "__dict__", ()):
         return "raw"
-    if hasattr(result, "__next__") or hasattr(result, "__anext__"):
+    if hasattr(kind, "__next__") or hasattr(kind, "__anext__"):
         return "stream"
     return "value"
+
+
+def _iterator(provider: Provider, stream: Any) -> str | None:
+    """The attribute of the stream that holds its iterator, None if it has none."""
+    names = provider.iterator if isinstance(provider.iterator, tuple) else (provider.iterator,)
+    return next((name for name in names if hasattr(stream, name)), None)
+
+
+@asynccontextmanager
+async def _opened(manager: Any, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+    """The manager, whose session remembers the arguments that it was opened with."""
+    async with manager as session:
+        with suppress(AttributeError):
+            setattr(session, _OPENED, arguments)
+        yield session
 
 
 def _watching(name: str, is_async: bool) -> Callable[..., Any]:
@@ -941,22 +974,24 @@ def _watching(name: str, is_async: bool) -> Callable[..., Any]:
             return wrapped(*args, **kwargs)
         if is_async:
             return awatched(mark.call, wrapped, target, args, kwargs)
-        try:
-            result = wrapped(*args, **kwargs)
-        except BaseException as error:
-            mark.call.end(error=error)
-            raise
-        mark.call.heard(name, target, result, (*args, *kwargs.values()))
-        return result
+        while True:
+            try:
+                result = wrapped(*args, **kwargs)
+            except BaseException as error:
+                mark.call.end(error=None if isinstance(error, StopIteration) else error)
+                raise
+            if not mark.call.heard(name, target, result, (*args, *kwargs.values())):
+                return result
 
     async def awatched(call: _Call, wrapped: Any, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        try:
-            result = await wrapped(*args, **kwargs)
-        except BaseException as error:
-            call.end(error=error)
-            raise
-        call.heard(name, target, result, (*args, *kwargs.values()))
-        return result
+        while True:
+            try:
+                result = await wrapped(*args, **kwargs)
+            except BaseException as error:
+                call.end(error=None if isinstance(error, StopAsyncIteration) else error)
+                raise
+            if not call.heard(name, target, result, (*args, *kwargs.values())):
+                return result
 
     return watched
 

@@ -66,6 +66,8 @@ class Endpoint:
         the provider has answered.
     event: result -> whether it is the end of a billed answer; for a method that receives what a session brings. Its
         calls cannot be refused, and `request` gets the session as `self`.
+    opens: the method makes, by `asynccontextmanager`, the manager of a session: `request` of the session's events gets
+        its arguments too.
     deferred: the method returns a manager whose request starts when it is entered (`with client.messages.stream()`).
     unless: a method of the same class; where it exists, the call goes through it and this one is not patched.
     kept: the provider keeps the response, so that a `fetch` endpoint may return it again.
@@ -92,6 +94,7 @@ class Endpoint:
     part: str = ""
     billed: Callable[[Mapping[str, Any]], Attributes] | None = None
     event: Callable[[Any], bool] | None = None
+    opens: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,8 @@ class Provider:
     requires: the versions of the SDK that are tested, as a requirement specifier.
     base_url: resource instance -> the base URL (str or URL object) that its client talks to.
     identify: (instance, host) -> provider name, for an SDK that serves several providers on one host; optional.
-    iterator: attribute of the SDK's stream objects that holds the iterator they read from.
+    iterator: attribute of the SDK's stream objects that holds the iterator they read from; `__next__` where that one
+        does not bring the chunks, since the objects make them themselves. Several names, where versions differ.
     parser: method of those objects that makes a chunk of what the iterator yields, where the iterator does not do that
         itself: an error that the provider sends inside a stream is raised there.
     covers: calls of other SDKs that are made inside are how this one sends its own, and are not counted beside it.
@@ -129,7 +133,7 @@ class Provider:
     endpoints: tuple[Endpoint, ...]
     base_url: Callable[[Any], object]
     identify: Callable[[Any, str], str | None] | None = None
-    iterator: str = "_iterator"
+    iterator: str | tuple[str, ...] = "_iterator"
     parser: str = ""
     covers: bool = False
     native_spans: tuple[NativeSpans, ...] = ()

@@ -19,6 +19,14 @@ class Asked:
     requests: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A reply with another status than 200."""
+
+    status: int
+    body: Any
+
+
 def stream_of(*events: dict[str, Any]) -> str:
     """Server events with their names, as Anthropic and Google send them."""
     named = ((f"event: {event['type']}\n" if "type" in event else "", event) for event in events)
@@ -27,17 +35,22 @@ def stream_of(*events: dict[str, Any]) -> str:
 
 @contextmanager
 def replying(reply: Callable[[str, dict[str, Any]], Any]) -> Iterator[Asked]:
-    """Serves `reply(path, body)`: an object is sent as JSON, text as a stream of events."""
+    """Serves `reply(path, body)`: an object is sent as JSON, text as a stream of events. Of a form the body is empty."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_GET(self) -> None:
+            self.do_POST()
+
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
+            sent = self.rfile.read(int(self.headers.get("content-length", 0)))
+            body = json.loads(sent) if sent.startswith(b"{") else {}
             asked.requests.append((self.path, body, {k.lower(): v for k, v in self.headers.items()}))
             answer = reply(self.path, body)
+            status, answer = (answer.status, answer.body) if isinstance(answer, Refusal) else (200, answer)
             text = answer if isinstance(answer, str) else json.dumps(answer)
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("content-type", "text/event-stream" if text is answer else "application/json")
             self.send_header("content-length", str(len(text.encode())))
             self.end_headers()

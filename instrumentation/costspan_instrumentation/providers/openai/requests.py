@@ -98,5 +98,7 @@ def hides(chunk: Any, told: Mapping[str, Any]) -> bool:
 
 def base_url(instance: Any) -> object:
     """Where the client of a resource, or of a session, sends its requests."""
-    client = instance._client
+    client = getattr(instance, "_client", None)
+    if client is None:
+        return f"wss://{instance._connection.request.headers['Host']}"
     return getattr(client, "_base_url", None) or client.base_url

@@ -1,0 +1,103 @@
+"""What LiteLLM's answers tell. Whoever answered, their shape is OpenAI's; the usage also has what others count."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from costspan_instrumentation import semconv
+from costspan_instrumentation.provider import Attributes, Seen, get, known, total
+from costspan_instrumentation.providers import compatible
+from costspan_instrumentation.providers.litellm import whose
+from costspan_instrumentation.providers.openai import images_usage, responses, transcription_usage
+from costspan_instrumentation.providers.openai.usage import chat_usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_GOOGLE = {"gemini", "vertex_ai", "vertex_ai_beta"}
+
+
+def counts(usage: Any, aside: Mapping[str, Any]) -> Attributes:
+    """`usage` of a completion: cache writes by lifetime, searches and tiers stand where each provider's adapter put it."""
+    details, tools = get(usage, "prompt_tokens_details"), get(usage, "server_tool_use")
+    written = get(details, "cache_creation_token_details")
+    searches, grounded = get(tools, "web_search_requests"), get(details, "web_search_requests")
+    if aside.get("custom_llm_provider") not in _GOOGLE:
+        searches, grounded = searches or grounded, None
+    added = {
+        semconv.CACHE_WRITE_TOKENS: get(details, "cache_creation_tokens") or get(usage, "cache_creation_input_tokens"),
+        semconv.CACHE_WRITE_5M: get(written, "ephemeral_5m_input_tokens"),
+        semconv.CACHE_WRITE_1H: get(written, "ephemeral_1h_input_tokens"),
+        semconv.INPUT_VIDEO: get(details, "video_tokens"),
+        semconv.WEB_SEARCHES: searches,
+        semconv.GROUNDED_PROMPTS: grounded,
+        semconv.SERVICE_TIER: "fast" if get(usage, "speed") == "fast" else get(usage, "service_tier"),
+        semconv.GEO: get(usage, "inference_geo"),
+    }
+    told = chat_usage(usage)
+    told.pop(semconv.USAGE_REPORTED_COST, None)
+    return {**{key: value for key, value in added.items() if value}, **told, **whose.cost(usage, aside)}
+
+
+def reader(read: Callable[[Any, Mapping[str, Any]], Attributes]) -> Callable[[Any], Attributes]:
+    """The reader of an answer: who gave it, and what `read` finds in it unless it was kept from an earlier call."""
+
+    def response(answer: Any) -> Attributes:
+        aside = whose.hidden(answer)
+        told = {} if whose.from_cache(aside) else read(answer, aside)
+        return {**told, **whose.answered(aside)}
+
+    return response
+
+
+def completion(answer: Any, aside: Mapping[str, Any]) -> Attributes:
+    """A chat or text completion."""
+    return {**compatible.response(answer), **counts(get(answer, "usage"), aside)}
+
+
+def chunk(part: Any, seen: Seen) -> None:
+    """A chunk of a completion. The last one knows the usage, whether the application asked to see it or not."""
+    aside = whose.hidden(part)
+    first = not seen.attributes
+    compatible.chunk(part, seen)
+    usage = get(part, "usage") or aside.get("usage")
+    # LiteLLM makes one of zeros where the provider told none.
+    if usage and total(get(usage, "prompt_tokens"), get(usage, "completion_tokens")):
+        seen.attributes.update({} if whose.from_cache(aside) else counts(usage, aside))
+        seen.final = True
+    if first or seen.final:
+        seen.attributes.update(whose.answered(aside))
+
+
+def embeddings(answer: Any, _aside: Mapping[str, Any]) -> Attributes:
+    """Embeddings."""
+    return compatible.embeddings_response(answer)
+
+
+def ranked(answer: Any, _aside: Mapping[str, Any]) -> Attributes:
+    """Documents in order, billed by the search or by the token."""
+    meta = get(answer, "meta")
+    billed = get(meta, "billed_units")
+    tokens = get(billed, "total_tokens") or get(get(meta, "tokens"), "input_tokens")
+    return known({semconv.RERANK_SEARCHES: get(billed, "search_units"), semconv.INPUT_TOKENS: tokens})
+
+
+def images(answer: Any, _aside: Mapping[str, Any]) -> Attributes:
+    """Images, billed by the token or by the piece."""
+    usage = get(answer, "usage")
+    if total(get(usage, "input_tokens"), get(usage, "output_tokens")):
+        return images_usage(usage)
+    return known({semconv.IMAGES: len(get(answer, "data") or ()) or None})
+
+
+def heard(answer: Any, _aside: Mapping[str, Any]) -> Attributes:
+    """A transcription, billed by the token or by the second."""
+    usage = get(answer, "usage")
+    return transcription_usage(usage) if usage else known({semconv.AUDIO_SECONDS: get(answer, "duration")})
+
+
+def response(answer: Any, aside: Mapping[str, Any]) -> Attributes:
+    """An answer in the form of OpenAI's responses."""
+    told = responses.CREATE.response(answer)
+    told.pop(semconv.USAGE_REPORTED_COST, None)
+    return {**told, **whose.cost(get(answer, "usage"), aside)}
