@@ -166,7 +166,7 @@ class _Call:
                     self.first_chunk = perf_counter() - self.started
                 return bool((self.endpoint.chunk or _unread)(result, self.seen))
             if method in _CLOSING or method in _LEAVING:
-                self.end()
+                self.over(target)
             elif method in _ENTERING:
                 if result is not target:
                     self.engine._watch_source(self, result)
@@ -180,6 +180,15 @@ class _Call:
         except Exception as failure:  # noqa: BLE001
             self.engine.observer.failed(method, failure)
         return None
+
+    def over(self, target: Any, error: BaseException | None = None) -> None:
+        """The stream or body `target` of the call has ended, or was closed. Never raises."""
+        try:
+            if self.endpoint.gathered is not None and self.seen is not None and not self._ended:
+                self.endpoint.gathered(target, self.seen)
+        except Exception as failure:  # noqa: BLE001
+            self.engine.observer.failed("gathered", failure)
+        self.end(error=error)
 
     def end(self, result: Any = None, error: BaseException | None = None, ended_at: int | None = None) -> None:
         """Reads what came back, asks the observer, ends the span; once. Never raises."""
@@ -560,7 +569,8 @@ class Engine:
                 self._defer(manager, provider, endpoint, instance, args, kwargs)
                 return manager
             if endpoint.opens:
-                return _opened(wrapped(*args, **kwargs), {**dict(zip(endpoint.positional, args, strict=False)), **kwargs})
+                arguments = dict(zip(endpoint.positional, args, strict=False)) | kwargs
+                return _opened(wrapped(*args, **kwargs), arguments)
             if endpoint.event is not None:
                 return (self._areceive if is_async else self._receive)(
                     provider, endpoint, instance, wrapped, args, kwargs
@@ -659,7 +669,7 @@ class Engine:
         """Counts what a session brought, if it ends a billed answer. Never raises."""
         try:
             if endpoint.event is not None and endpoint.event(result):
-                opened = getattr(instance, _OPENED, {})
+                opened = getattr(instance, "__dict__", {}).get(_OPENED, {})
                 call = self._prepare(provider, endpoint, instance, (), {**opened, "self": instance})
                 if call is not None:
                     self._start(call, instance, None, {})
@@ -718,7 +728,7 @@ class Engine:
                     kwargs = {**kwargs, **decision.overrides}
                     attributes.update(endpoint.request(kwargs))
             if self.ask_for_usage and endpoint.ask is not None and kwargs.get("stream") is True:
-                asked = endpoint.ask(kwargs, attributes.get(semconv.SERVER_ADDRESS, ""), instance)
+                asked = endpoint.ask({**call.prompt, **kwargs}, attributes.get(semconv.SERVER_ADDRESS, ""), instance)
                 if asked is not None:
                     kwargs = {**kwargs, **asked}
                     call.asked = True
@@ -755,7 +765,7 @@ class Engine:
                 call.end(result)
                 return result
             call.seen = Seen()
-            if kind == "raw" and not hasattr(result, call.provider.iterator):
+            if kind == "raw" and _iterator(call.provider, result) is None:
                 return self._settle_raw(call, result)
             call.seen.asked = call.asked
             if self._watch_iterator(call, result):
@@ -978,7 +988,7 @@ def _watching(name: str, is_async: bool) -> Callable[..., Any]:
             try:
                 result = wrapped(*args, **kwargs)
             except BaseException as error:
-                mark.call.end(error=None if isinstance(error, StopIteration) else error)
+                mark.call.over(target, None if isinstance(error, StopIteration) else error)
                 raise
             if not mark.call.heard(name, target, result, (*args, *kwargs.values())):
                 return result
@@ -988,7 +998,7 @@ def _watching(name: str, is_async: bool) -> Callable[..., Any]:
             try:
                 result = await wrapped(*args, **kwargs)
             except BaseException as error:
-                call.end(error=None if isinstance(error, StopAsyncIteration) else error)
+                call.over(target, None if isinstance(error, StopAsyncIteration) else error)
                 raise
             if not call.heard(name, target, result, (*args, *kwargs.values())):
                 return result

@@ -41,6 +41,7 @@ EXACT = {
     "api.portkey.ai": "portkey",
     "api.writer.com": "writer",
     "api.ai21.com": "ai21",
+    "ollama.com": "ollama",
 }
 
 # The longest suffix that fits decides.

@@ -54,6 +54,8 @@ class Endpoint:
     chunk: reads one chunk of a stream (SDK object, or `Fields` of a raw one) into `Seen`; None if the method never
         streams. True says that the chunk is there only because `ask` asked, so that the application never sees it.
         It runs on every chunk, so it reads `__dict__` once per object: a read of an attribute costs twice that.
+    gathered: (stream, `Seen`), once the stream has ended: reads what the SDK's object itself has kept, where its chunks
+        do not tell it. For streams that are watched by their `__next__`.
     content: names of the arguments that hold the prompt, for estimates of its length.
     ask: (arguments, host, instance) -> arguments to change so that a stream tells its usage, or None where the
         application asked itself or the host may refuse. Called for streamed calls only.
@@ -94,6 +96,7 @@ class Endpoint:
     part: str = ""
     billed: Callable[[Mapping[str, Any]], Attributes] | None = None
     event: Callable[[Any], bool] | None = None
+    gathered: Callable[[Any, Seen], None] | None = None
     opens: bool = False
 
 

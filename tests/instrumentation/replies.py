@@ -35,7 +35,7 @@ def stream_of(*events: dict[str, Any]) -> str:
 
 @contextmanager
 def replying(reply: Callable[[str, dict[str, Any]], Any]) -> Iterator[Asked]:
-    """Serves `reply(path, body)`: an object is sent as JSON, text as a stream of events. Of a form the body is empty."""
+    """Serves `reply(path, body)`: an object is sent as JSON, text as a stream of events. A form's body is {}."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -174,7 +174,7 @@ TURN_EVENTS = sse(
     {"type": "conversation.response.done", "usage": TURN["usage"]},
     name=True,
 )
-TRANSCRIPT = {
+TRANSCRIPT: dict[str, Any] = {
     "model": "voxtral-mini-2602",
     "text": "Hi",
     "language": None,
@@ -184,7 +184,7 @@ TRANSCRIPT = {
 MODERATED = {"id": "m-1", "model": "mistral-moderation-2603", "results": []}
 
 
-def reply(path: str, body: dict[str, Any]) -> Any:  # noqa: PLR0911
+def reply(path: str, body: dict[str, Any]) -> Any:
     path = path.partition("#")[0]
     if body.get("model") == "forbidden":
         return Refusal(401, {"detail": "Unauthorized"})
@@ -350,7 +350,8 @@ async def test_a_parsed_answer_is_one_call(watched: Watched, is_async: bool) -> 
         text: str
 
     with replying(lambda *_: completion() | {"choices": []}) as server:
-        parse = method(client := a_client(server), "chat.parse", is_async)
+        client = a_client(server)
+        parse = method(client, "chat.parse", is_async)
         await finished(parse(Greeting, model="mistral-small-latest", messages=ASK), is_async)
     assert watched.usage()["input_tokens"] == 12
 
@@ -462,9 +463,7 @@ async def test_responses(watched: Watched, is_async: bool) -> None:
     with replying(lambda _, body: sse(event, name=True) if body.get("stream") else answer) as server:
         client = a_client(server)
         for stream in (False, True):
-            create = method(
-                client, "beta.responses.create" if hasattr(client, "beta") else "responses.create", is_async
-            )
+            create = method(client, "responses.create", is_async)
             result = await finished(create(model="mistral-medium-latest", input="Hi", stream=stream), is_async)
             if stream:
                 await items(result, is_async)

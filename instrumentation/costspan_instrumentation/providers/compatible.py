@@ -65,21 +65,28 @@ def _reason(choice: Any) -> str:
 
 def chunk(part: Any, seen: Seen) -> None:
     """One chunk of a streamed chat or text completion; the last usage that comes is the whole one."""
-    attributes, usage = seen.attributes, get(part, "usage")
-    for choice in get(part, "choices") or ():
-        # Completions of Together send their text twice, as a completion's and as a chat's.
-        seen.characters += written(get(choice, "delta") or choice)
-        if reason := _reason(choice):
-            reasons = attributes.get(semconv.RESPONSE_FINISH_REASONS, ())
-            attributes[semconv.RESPONSE_FINISH_REASONS] = (*reasons, reason)
-            # Groq has a place of its own for it, where nobody asked for the usual one.
-            usage = usage or get(get(part, "x_groq"), "usage")
+    attributes = seen.attributes
+    content(part, seen)
+    usage = get(part, "usage")
+    if not usage and semconv.RESPONSE_FINISH_REASONS in attributes:
+        # Groq has a place of its own for it, where nobody asked for the usual one.
+        usage = get(get(part, "x_groq"), "usage")
     if usage or not seen.started:
         attributes.update(identity(part))
         seen.started = semconv.RESPONSE_MODEL in attributes
     if usage:
         attributes.update(usage_of(usage))
         seen.final = True
+
+
+def content(part: Any, seen: Seen) -> None:
+    """What a chunk brings of the answer itself."""
+    for choice in get(part, "choices") or ():
+        # Completions of Together send their text twice, as a completion's and as a chat's.
+        seen.characters += written(get(choice, "delta") or choice)
+        if reason := _reason(choice):
+            reasons = seen.attributes.get(semconv.RESPONSE_FINISH_REASONS, ())
+            seen.attributes[semconv.RESPONSE_FINISH_REASONS] = (*reasons, reason)
 
 
 def written(delta: Any) -> int:

@@ -33,16 +33,33 @@ def identity(answer: Any, attributes: Attributes) -> None:
         attributes[semconv.RESPONSE_ID] = response_id
 
 
+_SDK = ("grounding_chunks", "grounding_metadata", "web_search_queries", "image_search_queries")
+_WIRE = ("groundingChunks", "groundingMetadata", "webSearchQueries", "imageSearchQueries")
+
+
 def grounding(candidates: Any, attributes: Attributes) -> None:
-    """Google Search: Gemini 2 and before bill the prompt that was grounded, later models each search."""
+    """Adds what the candidates were grounded in: searches of the web, and the map."""
     queries: set[str] = set()
+    maps = False
     for candidate in candidates:
-        wire = isinstance(candidate, dict)
-        if found := get(candidate, "groundingMetadata" if wire else "grounding_metadata"):
-            queries.update(get(found, "webSearchQueries" if wire else "web_search_queries") or ())
-            queries.update(get(found, "imageSearchQueries" if wire else "image_search_queries") or ())
+        names = _WIRE if isinstance(candidate, dict) else _SDK
+        if found := get(candidate, names[1]):
+            for name in names[2:]:
+                queries.update(get(found, name) or ())
+            maps = maps or any(get(chunk, "maps") for chunk in get(found, names[0]) or ())
     queries.discard("")
     if queries:
-        model = attributes.get(semconv.RESPONSE_MODEL, "")
-        by_prompt = not model or "gemini-1" in model or "gemini-2" in model
-        attributes[semconv.GROUNDED_PROMPTS if by_prompt else semconv.WEB_SEARCHES] = 1 if by_prompt else len(queries)
+        attributes |= searched(attributes.get(semconv.RESPONSE_MODEL, ""), len(queries))
+    if maps:
+        attributes[semconv.MAPS_PROMPTS] = 1
+
+
+def searched(model: str, searches: int) -> Attributes:
+    """Google Search: Gemini 2 and before bill the prompt that was grounded, later models each search.
+
+    >>> searched("gemini-2.5-pro", 3), searched("gemini-3-pro-preview", 3)
+    ({'costspan.usage.grounded_prompts': 1}, {'costspan.usage.web_searches': 3})
+    """
+    if not model or "gemini-1" in model or "gemini-2" in model:
+        return {semconv.GROUNDED_PROMPTS: 1}
+    return {semconv.WEB_SEARCHES: searches}

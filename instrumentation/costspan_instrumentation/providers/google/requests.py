@@ -53,6 +53,15 @@ def request(kwargs: Mapping[str, Any]) -> Attributes:
     return attributes
 
 
+def short_name(model: Any) -> str | None:
+    """A model's name without the path that a resource gives it.
+
+    >>> short_name("models/gemini-2.5-flash"), short_name(None)
+    ('gemini-2.5-flash', None)
+    """
+    return model.rpartition("/")[2] if isinstance(model, str) else None
+
+
 def tier_of(told: Any) -> str | None:
     """A `serviceTier` or a `trafficType` as a tier: ON_DEMAND is standard, ON_DEMAND_FLEX is flex."""
     if not isinstance(told, str) or (name := told.lower()).endswith("unspecified"):
@@ -62,9 +71,17 @@ def tier_of(told: Any) -> str | None:
 
 def base_url(instance: Any) -> object:
     """Where the client of a resource, or of a session, sends its requests."""
-    return instance._api_client._http_options.base_url
+    client = getattr(instance, "_api_client", None)
+    return client._http_options.base_url if client is not None else instance._client.base_url
 
 
 def identify(instance: Any, _host: str) -> str | None:
     """The Gemini API or Vertex AI, which both may stand behind any host."""
-    return "gcp.vertex_ai" if instance._api_client.vertexai else "gcp.gemini"
+    client = getattr(instance, "_api_client", None)
+    if client is not None:
+        vertex = client.vertexai
+    else:
+        # The interactions of version 2 have a client of their own.
+        adapter = getattr(instance._client, "client_adapter", None)
+        vertex = adapter is not None and adapter.is_vertex_ai()
+    return "gcp.vertex_ai" if vertex else "gcp.gemini"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from costspan_instrumentation import semconv
 from costspan_instrumentation.provider import Attributes, fields_of, get, total
 from costspan_instrumentation.providers.google.requests import tier_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # The fields that are read, in the SDK's spelling and on the wire.
 _SDK = (
@@ -34,9 +37,9 @@ _WIRE = (
     ("serviceTier", "trafficType"),
     "tokenCount",
 )
-_INPUT = {"AUDIO": semconv.AUDIO_INPUT_TOKENS, "IMAGE": semconv.IMAGE_INPUT_TOKENS, "VIDEO": semconv.INPUT_VIDEO}
-_OUTPUT = {"AUDIO": semconv.AUDIO_OUTPUT_TOKENS, "IMAGE": semconv.IMAGE_OUTPUT_TOKENS}
-_CACHE = {
+INPUT = {"AUDIO": semconv.AUDIO_INPUT_TOKENS, "IMAGE": semconv.IMAGE_INPUT_TOKENS, "VIDEO": semconv.INPUT_VIDEO}
+OUTPUT = {"AUDIO": semconv.AUDIO_OUTPUT_TOKENS, "IMAGE": semconv.IMAGE_OUTPUT_TOKENS, "VIDEO": semconv.OUTPUT_VIDEO}
+CACHE = {
     "AUDIO": semconv.AUDIO_CACHE_READ_TOKENS,
     "IMAGE": semconv.IMAGE_CACHE_READ_TOKENS,
     "VIDEO": semconv.CACHE_READ_VIDEO,
@@ -64,14 +67,38 @@ def content_usage(usage: Any) -> Attributes:
         attributes[semconv.REASONING_TOKENS] = reasoning
     if tokens := fields.get(cached):
         attributes[semconv.CACHE_READ_TOKENS] = tokens
-    for names, keys in ((ins, _INPUT), ((outs,), _OUTPUT), ((cache,), _CACHE)):
+    for names, keys in ((ins, INPUT), ((outs,), OUTPUT), ((cache,), CACHE)):
         for name in names:
-            for part in fields.get(name) or ():
-                if (key := keys.get(get(part, "modality"))) and (tokens := get(part, count)):
-                    attributes[key] = total(attributes.get(key), tokens)
+            if parts := fields.get(name):
+                add_modalities(parts, keys, count, attributes)
     for name in tiers:
         if tier := tier_of(fields.get(name)):
             attributes[semconv.SERVICE_TIER] = tier
     if prompts := fields.get("grounded_prompts"):
         attributes[semconv.GROUNDED_PROMPTS] = prompts
     return attributes
+
+
+def add_modalities(parts: Any, keys: Mapping[str, str], count: str, attributes: Attributes) -> None:
+    """Adds the parts of a total that are no text; `count` is the field of a part that has its tokens."""
+    for part in parts or ():
+        # A modality is text, or a member of an enumeration of texts.
+        if (key := keys.get((get(part, "modality") or "").upper())) and (tokens := get(part, count)):
+            attributes[key] = total(attributes.get(key), tokens)
+
+
+_LIVE = {
+    "response_token_count": "candidates_token_count",
+    "response_tokens_details": "candidates_tokens_details",
+    "responseTokenCount": "candidatesTokenCount",
+    "responseTokensDetails": "candidatesTokensDetails",
+}
+
+
+def live_usage(usage: Any) -> Attributes:
+    """`usageMetadata` of a live session, which speaks of a response where generated content has candidates.
+
+    >>> live_usage({"promptTokenCount": 9, "responseTokenCount": 4})
+    {'gen_ai.usage.input_tokens': 9, 'gen_ai.usage.output_tokens': 4}
+    """
+    return content_usage({_LIVE.get(name, name): value for name, value in fields_of(usage).items()})

@@ -6,19 +6,17 @@ provider itself reports is.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from costspan_instrumentation import semconv
-from costspan_instrumentation.provider import Endpoint, Provider
+from costspan_instrumentation.provider import Attributes, Endpoint, Provider
 from costspan_instrumentation.providers import audio
 from costspan_instrumentation.providers.litellm import answers, whose
-from costspan_instrumentation.providers.openai import responses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from costspan_instrumentation.provider import Attributes
 
 _MOCKS = ("mock_response", "mock_tool_calls", "mock_timeout")
 
@@ -29,11 +27,10 @@ def _choose(endpoint: Endpoint, arguments: Mapping[str, Any], _: Any) -> tuple[E
 
 
 def _ask(arguments: Mapping[str, Any], _host: str, _instance: Any) -> Mapping[str, Any] | None:
-    """Asks for the usage of a stream past LiteLLM, which then tells it without a chunk more; of OpenAI it asks itself."""
+    """Asks for a stream's usage past LiteLLM, which then keeps it for `gathered`; OpenAI it asks by itself."""
     if whose.asked(arguments)[0] not in {"azure", "deepseek"} or arguments.get("stream_options"):
         return None
-    body = arguments.get("extra_body") or {}
-    return {"extra_body": {"stream_options": {"include_usage": True}, **body}}
+    return {"extra_body": {"stream_options": {"include_usage": True}, **(arguments.get("extra_body") or {})}}
 
 
 def _endpoint(
@@ -41,9 +38,11 @@ def _endpoint(
     operation: str,
     read: Callable[[Any, Mapping[str, Any]], Attributes],
     *positional: str,
+    content: tuple[str, ...] = (),
     **options: Any,
 ) -> Endpoint:
-    return Endpoint(
+    """A function and its asynchronous twin; the prompt is in `content`."""
+    endpoint = Endpoint(
         "litellm",
         function,
         operation,
@@ -51,17 +50,54 @@ def _endpoint(
         answers.reader(read),
         async_method=f"a{function}",
         positional=positional,
+        content=content,
         **options,
     )
+    return replace(endpoint, choose=partial(_choose, endpoint))
 
 
-_COMPLETE = _endpoint(
-    "completion",
-    semconv.CHAT,
-    answers.completion,
-    "model",
-    "messages",
-    chunk=answers.chunk,
-    content=("messages", "tools"),
-    ask=_ask,
+_STREAMED: dict[str, Any] = {"chunk": answers.chunk, "gathered": answers.gathered, "ask": _ask}
+
+LITELLM = Provider(
+    name="litellm",
+    requires="litellm>=1.60",
+    base_url=lambda _: None,
+    iterator="__next__",
+    covers=True,
+    endpoints=(
+        _endpoint(
+            "completion",
+            semconv.CHAT,
+            answers.completion,
+            "model",
+            "messages",
+            content=("messages", "tools"),
+            **_STREAMED,
+        ),
+        _endpoint(
+            "text_completion",
+            semconv.TEXT_COMPLETION,
+            answers.completion,
+            "prompt",
+            "model",
+            content=("prompt",),
+            **_STREAMED,
+        ),
+        _endpoint(
+            "responses",
+            semconv.CHAT,
+            answers.response,
+            "input",
+            "model",
+            content=("input", "instructions", "tools"),
+            chunk=answers.event,
+        ),
+        _endpoint("embedding", semconv.EMBEDDINGS, answers.embeddings, "model", "input", content=("input",)),
+        _endpoint("rerank", semconv.RERANK, answers.ranked, "model", "query", "documents"),
+        _endpoint("image_generation", semconv.IMAGE_GENERATION, answers.images, "prompt", "model"),
+        _endpoint("transcription", semconv.TRANSCRIPTION, answers.heard, "model", "file"),
+        _endpoint(
+            "speech", semconv.SPEECH, lambda *_: {}, "model", "input", content=("input",), billed=audio.characters
+        ),
+    ),
 )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from costspan_instrumentation import semconv
-from costspan_instrumentation.provider import Attributes, Seen, get, known, total
+from costspan_instrumentation.provider import Attributes, Seen, fields_of, get, known, total, undeclared
 from costspan_instrumentation.providers import compatible
 from costspan_instrumentation.providers.litellm import whose
-from costspan_instrumentation.providers.openai import images_usage, responses, transcription_usage
-from costspan_instrumentation.providers.openai.usage import chat_usage
+from costspan_instrumentation.providers.openai import chat_usage, images_usage, responses, transcription_usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ _GOOGLE = {"gemini", "vertex_ai", "vertex_ai_beta"}
 
 
 def counts(usage: Any, aside: Mapping[str, Any]) -> Attributes:
-    """`usage` of a completion: cache writes by lifetime, searches and tiers stand where each provider's adapter put it."""
+    """`usage` of a completion; what each provider counts beside tokens stands where LiteLLM's adapter put it."""
     details, tools = get(usage, "prompt_tokens_details"), get(usage, "server_tool_use")
     written = get(details, "cache_creation_token_details")
     searches, grounded = get(tools, "web_search_requests"), get(details, "web_search_requests")
@@ -56,17 +55,27 @@ def completion(answer: Any, aside: Mapping[str, Any]) -> Attributes:
 
 
 def chunk(part: Any, seen: Seen) -> None:
-    """A chunk of a completion. The last one knows the usage, whether the application asked to see it or not."""
-    aside = whose.hidden(part)
-    first = not seen.attributes
-    compatible.chunk(part, seen)
-    usage = get(part, "usage") or aside.get("usage")
-    # LiteLLM makes one of zeros where the provider told none.
-    if usage and total(get(usage, "prompt_tokens"), get(usage, "completion_tokens")):
-        seen.attributes.update({} if whose.from_cache(aside) else counts(usage, aside))
+    """A chunk of a completion. A usage that it may have, LiteLLM may have guessed: `gathered` finds the provider's."""
+    if not seen.started:
+        seen.started = True
+        seen.attributes.update(compatible.identity(part) | whose.answered(whose.hidden(part)))
+    compatible.content(part, seen)
+
+
+def gathered(stream: Any, seen: Seen) -> None:
+    """The usage that the provider sent, which a stream keeps to itself unless the application asked to see it."""
+    parts = get(stream, "chunks") or get(get(stream, "completion_stream"), "chunks") or ()
+    sent: dict[str, Any] = {}
+    aside: dict[str, Any] = {}
+    for part in parts:
+        aside.update(whose.hidden(part))
+        if usage := get(part, "usage"):
+            sent.update({name: count for name, count in {**fields_of(usage), **undeclared(usage)}.items() if count})
+    if whose.from_cache(aside):
         seen.final = True
-    if first or seen.final:
-        seen.attributes.update(whose.answered(aside))
+    elif sent:
+        seen.attributes.update(counts(sent, aside))
+        seen.final = True
 
 
 def embeddings(answer: Any, _aside: Mapping[str, Any]) -> Attributes:
@@ -101,3 +110,11 @@ def response(answer: Any, aside: Mapping[str, Any]) -> Attributes:
     told = responses.CREATE.response(answer)
     told.pop(semconv.USAGE_REPORTED_COST, None)
     return {**told, **whose.cost(get(answer, "usage"), aside)}
+
+
+def event(part: Any, seen: Seen) -> None:
+    """An event of a streamed response."""
+    if responses.CREATE.chunk is not None:
+        responses.CREATE.chunk(part, seen)
+    if (answer := get(part, "response")) is not None:
+        seen.attributes.update(whose.answered(whose.hidden(answer)))

@@ -53,13 +53,11 @@ _PROXY_COST = "llm_provider-x-litellm-response-cost"
 
 def asked(arguments: Mapping[str, Any]) -> tuple[str, str]:
     """The provider (empty where LiteLLM is to find out) and the model of a call; a prefix of the model names one."""
-    model, provider = arguments.get("model"), arguments.get("custom_llm_provider")
-    if not isinstance(model, str):
-        return "", ""
+    model, provider = str(arguments.get("model") or ""), str(arguments.get("custom_llm_provider") or "")
     prefix, slash, rest = model.partition("/")
-    if slash and prefix in (provider or getattr(sys.modules.get("litellm"), "provider_list", ())):
+    if slash and (prefix == provider or prefix in getattr(sys.modules.get("litellm"), "provider_list", ())):
         return prefix, rest
-    return provider or "", model
+    return provider, model
 
 
 def request(arguments: Mapping[str, Any]) -> Attributes:
@@ -85,8 +83,9 @@ def hidden(answer: Any) -> Mapping[str, Any]:
 
 def answered(aside: Mapping[str, Any]) -> Attributes:
     """Who answered, as LiteLLM found out."""
-    place = _place(aside.get("custom_llm_provider") or "", aside.get("api_base"))
-    return {**place, **known({semconv.RESPONSE_MODEL: aside.get("provider_response_model")})}
+    provider, model = aside.get("custom_llm_provider") or "", aside.get("provider_response_model")
+    named = {semconv.RESPONSE_MODEL: model.removeprefix(f"{provider}/")} if isinstance(model, str) else {}
+    return {**_place(provider, aside.get("api_base")), **named}
 
 
 def from_cache(aside: Mapping[str, Any]) -> bool:

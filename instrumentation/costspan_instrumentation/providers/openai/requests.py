@@ -59,6 +59,9 @@ def identity(answer: Any) -> Attributes:
     for name, key in _IDENTITY:
         if value := told.get(name):
             attributes[key] = value
+    # A server on one's own machine has no host that tells; Ollama signs its answers.
+    if attributes.get(semconv.OPENAI_SYSTEM_FINGERPRINT) == "fp_ollama":
+        attributes[semconv.PROVIDER] = "ollama"
     return attributes
 
 
