@@ -11,10 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bars import book, measures
+from tests.bars import book, faults, measures
 from tests.bars.report import Bar
 
-MEASURES = {**book.MEASURES, **measures.MEASURES}
+MEASURES = {**book.MEASURES, **measures.MEASURES, **faults.MEASURES}
 
 _WORD = {True: "holds", False: "FAILS", None: "skipped"}
 
