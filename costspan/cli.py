@@ -1,4 +1,4 @@
-"""The command line: `costspan price`, `run`, `demo` and `version`."""
+"""The command line: `costspan price`, `run`, `doctor`, `demo` and `version`, and the groups `estimate` and `prices`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from costspan import __version__, estimate, prices
+from costspan.doctor.command import doctor
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(estimate.app, name="estimate")
 app.add_typer(prices.app, name="prices")
+app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(doctor)
 
 
 def main() -> NoReturn:

@@ -129,6 +129,8 @@ def fetch(source: str, progress: Callable[[int, int | None], None]) -> bytes:
         with opener.open(request, timeout=_SILENCE) as answer:
             return _read(answer, source, progress)
     except HTTPError as error:
+        if 300 <= error.code < 400:
+            raise UpdateError(f"{source} leads on in a circle, or to where nothing is read from") from None
         raise UpdateError(f"{source} answered {error.code} {error.reason}") from None
     except URLError as error:
         why = error.reason

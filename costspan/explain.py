@@ -38,7 +38,7 @@ _RULES: Final = {
     "prefix": "a listed name behind a prefix",
     "suffix": "a listed name with a suffix",
     "inherited": "sold here under the name and at the price of another provider",
-    "free": "every model of this provider is free",
+    "free": "the provider charges nothing for such models",
     "fallback": "not listed: the price of models that are not",
     "own": "a price of your own",
 }

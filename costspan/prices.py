@@ -269,7 +269,9 @@ def _facts(book: PriceBook, match: Match, raw: str, at_ns: int | None) -> dict[s
     fallback: dict[str, str] = {}
     for file, entry in entries:
         fallback |= {**file.get("fallback", {}), **entry.get("fallback", {})}
-    cards = [period.card for period in book.periods(match.provider, raw) if period.card is not None]
+    own = book.own(match, raw)
+    card = next((period.card for period in book.periods(match.provider, raw) if period.card is not None), None)
+    rates = {} if card is None else rates_of(card)
     return {
         "provider": match.provider,
         "model": match.model,
@@ -282,10 +284,12 @@ def _facts(book: PriceBook, match: Match, raw: str, at_ns: int | None) -> dict[s
         "fees": [fee for file in files for fee in file.get("fees", ())],
         "multipliers": [m for file in files for m in file.get("multipliers", ()) if _meant(book, match, m)],
         "periods": periods,
-        "own": {
-            card.layer: {m: {"usd": decimal_text(rate), "per": per} for m, (rate, per) in rates_of(card).items()}
-            for card in cards
-            if card.layer in {"environment", "code"}
+        "own": {}
+        if own is None
+        else {
+            own.layer: {
+                m: {"usd": decimal_text(rate), "per": per} for m, (rate, per) in rates.items() if m in own.rates
+            }
         },
         "book": book.version,
     }
@@ -322,7 +326,7 @@ def _facts_view(known: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield Text(f"{known['provider']}/{known['model']}", style="bold")
     yield facts(_about(known))
     if known["free"]:
-        yield Text("\nfree, as every model of this provider is", style="green")
+        yield Text("\nfree: the provider charges nothing for such models", style="green")
     for period in reversed(known["periods"]):
         yield from _period_view(period)
 

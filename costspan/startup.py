@@ -144,6 +144,7 @@ def start(
                 ),
                 version=__version__,
                 before_collection=engine.drain,
+                counted=engine.has_counted,
             )
             processing.start()
             tracer = traces.get_tracer(SCOPE, __version__)

@@ -1,4 +1,4 @@
-"""Python imports this before a program that `costspan run` started, as it does with any `sitecustomize`.
+"""Python imports this before a program that `costspan run` or `costspan doctor` started, as with any `sitecustomize`.
 
 It stands on PYTHONPATH in front of a `sitecustomize` that the environment may have, and runs that one afterwards.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
@@ -14,11 +15,9 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 
 
-def _start(directory: str) -> None:
+def _start(watcher: str, directory: str) -> None:
     try:
-        from costspan.run import watch
-
-        watch(directory)
+        import_module(watcher).watch(directory)
     except Exception as error:  # noqa: BLE001  the program must run, whatever is the matter with us
         try:
             problem = f"{sys.executable}: costspan could not start ({type(error).__name__}: {error})"
@@ -39,6 +38,8 @@ def _run_the_shadowed() -> None:
 
 # Nobody else means us: a test runner or a type checker that imports every file.
 if __name__ == "sitecustomize":
-    if "COSTSPAN_RUN" in os.environ:
-        _start(os.environ["COSTSPAN_RUN"])
+    # The doctor's first: it sees what the other one does.
+    for variable, watcher in (("COSTSPAN_DOCTOR", "costspan.doctor.witness"), ("COSTSPAN_RUN", "costspan.run")):
+        if variable in os.environ:
+            _start(watcher, os.environ[variable])
     _run_the_shadowed()

@@ -14,10 +14,10 @@ import math
 import sys
 import weakref
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Container, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
-from functools import partial
+from functools import partial, wraps
 from queue import Empty, SimpleQueue
 from threading import RLock
 from time import perf_counter, time_ns
@@ -138,7 +138,8 @@ class _Call:
         """Makes the span current, for the time that the SDK's own function runs."""
         if self.span is not INVALID_SPAN:
             self.context = set_span_in_context(self.span)
-            self._attached = attach(self.context)
+            if not self.provider.records:
+                self._attached = attach(self.context)
         self._running = _running.set(self)
 
     def leave(self) -> None:
@@ -164,7 +165,11 @@ class _Call:
             if method in _NEXT and self.seen is not None:
                 if self.first_chunk is None:
                     self.first_chunk = perf_counter() - self.started
-                return bool((self.endpoint.chunk or _unread)(result, self.seen))
+                hides = bool((self.endpoint.chunk or _unread)(result, self.seen))
+                if self.provider.records:
+                    # The SDK may record the call in another thread, as soon as its last chunk is there.
+                    self.engine._remember(self.seen.attributes.get(semconv.RESPONSE_ID))
+                return hides
             if method in _CLOSING or method in _LEAVING:
                 self.over(target)
             elif method in _ENTERING:
@@ -211,6 +216,8 @@ class _Call:
             if error is not None:
                 added[semconv.ERROR_TYPE] = type(error).__qualname__
             attributes.update(added)
+            if self.provider.records:
+                engine._remember(attributes.get(semconv.RESPONSE_ID))
             if self.endpoint.fetch and not engine._first_usage(attributes):
                 for key in [k for k in attributes if k.startswith(_USAGE_PREFIXES)]:
                     del attributes[key]
@@ -276,8 +283,9 @@ class _Watched:
         call, seen = self._call, self._seen
         try:
             for chunk in self._source:
+                read = self._read  # called in place, it would be looked up as a method, for twice as much
                 try:
-                    if self._read(chunk, seen):
+                    if read(chunk, seen):
                         continue
                 except Exception as error:  # noqa: BLE001  # a reader of ours must not break the application's stream
                     call.engine.observer.failed("chunk", error)
@@ -293,8 +301,9 @@ class _Watched:
         call = self._call
         try:
             for chunk in self._source:
+                read = self._read
                 try:
-                    if self._read(chunk, self._seen):
+                    if read(chunk, self._seen):
                         continue
                 except Exception as error:  # noqa: BLE001
                     call.engine.observer.failed("chunk", error)
@@ -312,8 +321,9 @@ class _Watched:
         call = self._call
         try:
             async for chunk in self._source:
+                read = self._read
                 try:
-                    if self._read(chunk, self._seen):
+                    if read(chunk, self._seen):
                         continue
                 except Exception as error:  # noqa: BLE001
                     call.engine.observer.failed("chunk", error)
@@ -422,6 +432,20 @@ class _Ours(wrapt.FunctionWrapper):  # type: ignore[type-arg]
     """A patched function, told apart from other people's patches."""
 
 
+def _gate(ours: _Ours, only: Container[object]) -> Callable[..., Any]:
+    """The patched method of a class, but for first arguments that are none of ours: those cost no wrapper."""
+    original = ours.__wrapped__
+
+    @wraps(original)
+    def method(instance: Any, *args: Any, **kwargs: Any) -> Any:
+        if args and args[0] not in only:
+            return original(instance, *args, **kwargs)
+        return ours.__get__(instance, type(instance))(*args, **kwargs)
+
+    method._self_parent = ours  # type: ignore[attr-defined]  # as of a wrapper that is bound: it is known for ours
+    return method
+
+
 class _Awaited:
     """Stands in for the awaitable that an async stream manager keeps until it is entered."""
 
@@ -461,6 +485,7 @@ class Engine:
         self._sites: dict[int, tuple[object, Provider, _Site]] = {}
         self._kinds: dict[type, str] = {}
         self._priced_ids: OrderedDict[str, None] = OrderedDict()
+        self._brought_ids: OrderedDict[str, None] = OrderedDict()
 
     # ---------------------------------------------------------------- switching on and off
 
@@ -527,16 +552,29 @@ class Engine:
                 if name and callable(getattr(owner, name, None)):
                     # Decorators of the SDK hide that a method is a coroutine function.
                     is_async = inspect.iscoroutinefunction(inspect.unwrap(getattr(owner, name)))
-                    self._patch(provider, owner, name, self._wrapper(provider, endpoint, is_async), endpoint.rebound_in)
+                    wrapper = self._wrapper(provider, endpoint, is_async)
+                    self._patch(provider, owner, name, wrapper, endpoint.rebound_in, endpoint.only)
 
     def _patch(
-        self, provider: Provider, owner: Any, name: str, wrapper: Callable[..., Any], rebound_in: tuple[str, ...] = ()
+        self,
+        provider: Provider,
+        owner: Any,
+        name: str,
+        wrapper: Callable[..., Any],
+        rebound_in: tuple[str, ...] = (),
+        only: Container[object] | None = None,
     ) -> None:
         with self._patching:
-            self._patch_once(provider, owner, name, wrapper, rebound_in)
+            self._patch_once(provider, owner, name, wrapper, rebound_in, only)
 
     def _patch_once(
-        self, provider: Provider, owner: Any, name: str, wrapper: Callable[..., Any], rebound_in: tuple[str, ...]
+        self,
+        provider: Provider,
+        owner: Any,
+        name: str,
+        wrapper: Callable[..., Any],
+        rebound_in: tuple[str, ...],
+        only: Container[object] | None,
     ) -> None:
         patches = self._patches.get(provider.name)
         if patches is None or not hasattr(owner, name) or any(p.owner is owner and p.name == name for p in patches):
@@ -546,7 +584,9 @@ class Engine:
         if isinstance(getattr(original, "_self_parent", original), _Ours):
             return
         inherited = original is None
-        wrapped = _Ours(getattr(owner, name) if inherited else original, wrapper)
+        wrapped: Any = _Ours(getattr(owner, name) if inherited else original, wrapper)
+        if only is not None:
+            wrapped = _gate(wrapped, only)
         setattr(owner, name, wrapped)
         patches.append(_Patch(owner, name, wrapped, original, inherited))
         for holder in filter(None, map(sys.modules.get, rebound_in)):
@@ -922,6 +962,17 @@ class Engine:
         context = call.span.get_span_context()
         # None: no span and no headers of the SDK's; an invalid one would cut off the application's own trace.
         return NonRecordingSpan(context) if context.is_valid and kwargs.get("propagation", True) else None
+
+    def has_counted(self, response_id: object) -> bool:
+        """Whether a call of ours brought this response; known of SDKs that record their calls themselves."""
+        return response_id in self._brought_ids
+
+    def _remember(self, response_id: Any) -> None:
+        """An SDK that records its calls itself has brought this response, and may tell of it from now on."""
+        if isinstance(response_id, str):
+            self._brought_ids[response_id] = None
+            if len(self._brought_ids) > _MAX_PRICED_IDS:
+                self._brought_ids.popitem(last=False)
 
     def _first_usage(self, attributes: Attributes) -> bool:
         """Whether a fetched response brings usage that nobody has counted; remembers that it has."""

@@ -7,7 +7,7 @@ under the names of `semconv`. It holds no span, no lock, no await and no try: th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +53,7 @@ class Endpoint:
     response: the SDK's result, or the decoded JSON body of a raw one -> attributes with usage.
     chunk: reads one chunk of a stream (SDK object, or `Fields` of a raw one) into `Seen`; None if the method never
         streams. True says that the chunk is there only because `ask` asked, so that the application never sees it.
-        It runs on every chunk, so it reads `__dict__` once per object: a read of an attribute costs twice that.
+        It runs on every chunk, so it takes `__dict__` where it reads two fields: each attribute costs as much as that.
     gathered: (stream, `Seen`), once the stream has ended: reads what the SDK's object itself has kept, where its chunks
         do not tell it. For streams that are watched by their `__next__`.
     content: names of the arguments that hold the prompt, for estimates of its length.
@@ -62,6 +62,8 @@ class Endpoint:
     positional: names of the arguments that may come by position.
     choose: (arguments, instance) -> the endpoint that this call is, and its arguments, or None for one that is none;
         for a method through which an SDK sends all its requests.
+    only: values of the method's first argument with which it may be one of ours. Where most of its calls are not, this
+        spares them `choose` and the rest.
     part: field of the result (a dict) under which its stream, or a body to be read, stands. `response` gets the result
         with what the body held there, or with None: before it is read, and of a stream.
     billed: arguments -> usage that the request alone tells (documents to rank, text to speak). It counts as soon as
@@ -93,6 +95,7 @@ class Endpoint:
     async_method: str = ""
     rebound_in: tuple[str, ...] = ()
     choose: Callable[[Mapping[str, Any], Any], tuple[Endpoint, Mapping[str, Any]] | None] | None = None
+    only: Container[object] | None = None
     part: str = ""
     billed: Callable[[Mapping[str, Any]], Attributes] | None = None
     event: Callable[[Any], bool] | None = None
@@ -128,6 +131,8 @@ class Provider:
         itself: an error that the provider sends inside a stream is raised there.
     covers: calls of other SDKs that are made inside are how this one sends its own, and are not counted beside it.
     native_spans: where the SDK starts spans of its own, which would count each call twice.
+    records: the SDK can record its calls itself, in the span that it finds current or in one of its own: ours is not
+        made current, lest the application loses what it wanted recorded, and what is recorded is not counted again.
     usage_formats: name of a usage format (`openai.chat`) -> reader of the provider's raw usage object alone.
     """
 
@@ -140,6 +145,7 @@ class Provider:
     parser: str = ""
     covers: bool = False
     native_spans: tuple[NativeSpans, ...] = ()
+    records: bool = False
     usage_formats: Mapping[str, Callable[[Any], Attributes]] = field(default_factory=dict)
 
 

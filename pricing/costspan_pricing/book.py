@@ -180,6 +180,14 @@ class PriceBook:
         shelf = self._library.shelf(match.provider)
         return () if shelf is None or match.rule in {"own", "free"} else tuple(shelf.timeline(match.model))
 
+    def own(self, match: Match, raw: str) -> OwnPrices | None:
+        """Prices of your own that hold for a matched model whatever the date, and the layer that they are of.
+
+        ``raw`` is the name that was matched: one may be given for it alone.
+        """
+        mine = self._own.get(match.provider) or self._own.get(ANY, {})
+        return mine.get(folded(raw)) or mine.get(folded(match.model))
+
     def with_file(self, path: str | Path, layer: str = "user") -> PriceBook:
         """A book with the prices of a file over this one's; the form is that of ``data/schema/prices-v1.schema.json``.
 
@@ -239,8 +247,7 @@ class PriceBook:
         return found
 
     def _history(self, match: Match, raw: str, tier: str | None, geo: str | None) -> History | None:
-        mine = self._own.get(match.provider) or self._own.get(ANY, {})
-        own = mine.get(folded(raw)) or mine.get(folded(match.model))
+        own = self.own(match, raw)
         shelf = self._library.shelf(match.provider)
         if shelf is not None and match.rule != "own" and (match.model != ANY or own is None):
             return shelf.history(match, tier or "", geo or "", own, self.version)

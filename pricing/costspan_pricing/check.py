@@ -448,11 +448,8 @@ class _Checker:
 
     def _zone_name(self, value: Any, field: str) -> None:
         if self._text(value, field) and _zone(value) is None:
-            from zoneinfo import available_timezones
-
-            zones = available_timezones()
-            hint = _did_you_mean(value, zones) or "; one is such as Asia/Shanghai"
-            if not zones:
+            hint = _did_you_mean(value, _zones()) or "; one is such as Asia/Shanghai"
+            if not _zones():
                 hint = ", for this machine has no list of them: `pip install tzdata`"
             self.say(field, f"no time zone is known as {_shown(value)}{hint}")
 
@@ -478,22 +475,29 @@ class _Checker:
         Zones move against each other with the seasons, so a week of January and one of July are looked at.
         """
         year = 2026 if start == ALWAYS[0] else (_EPOCH + timedelta(seconds=start // 10**9)).year
-        taken: list[tuple[int, set[int]]] = []
-        for number, window in enumerate(windows):
-            place = f"windows[{number}].spans"
-            minutes: list[int] = []
-            for week, month in enumerate((1, 7)):
-                found = _minutes(window, datetime(year, month, 15, tzinfo=UTC))
-                if found is None:
+        said: set[tuple[int, int]] = set()
+        for month in (1, 7):
+            taken: list[tuple[int, int, int]] = []
+            for number, window in enumerate(windows):
+                hours = _hours(window, datetime(year, month, 15, tzinfo=UTC))
+                if hours is None:
                     return  # something in it is wrong, which has been said
-                minutes += [week * _WEEK + minute for minute in found]
-            mine = set(minutes)
-            if len(mine) < len(minutes):
-                self.say(place, "two of them overlap: join them")
-            for other, theirs in taken:
-                if mine & theirs:
-                    self.say(place, f"some of their hours are those of windows[{other}] too: two prices would hold")
-            taken.append((number, mine))
+                taken += ((*span, number) for span in hours)
+            taken.sort()
+            last, holder = -1, 0
+            for begin, end, number in taken:
+                pair = min(holder, number), max(holder, number)
+                if begin < last and pair not in said:
+                    said.add(pair)
+                    place = f"windows[{pair[1]}].spans"
+                    if pair[0] == pair[1]:
+                        self.say(place, "two of them overlap: join them")
+                    else:
+                        self.say(
+                            place, f"some of their hours are those of windows[{pair[0]}] too: two prices would hold"
+                        )
+                if end > last:
+                    last, holder = end, number
 
     # -------------------------------------------------------------- prices
 
@@ -676,13 +680,14 @@ class _Checker:
             self.say(field, "an empty key would hold for every name")
 
     def _distinct(self, value: object, field: str) -> None:
-        """Whether a list has a text twice, upper and lower case alike; anything else only if it is the same."""
-        seen: list[object] = []
+        """Says which texts a list has twice, upper and lower case alike."""
+        seen: set[str] = set()
         for number, item in enumerate(value if isinstance(value, list) else ()):
-            folded = item.strip().lower() if isinstance(item, str) else item
-            if any(type(folded) is type(other) and folded == other for other in seen):
+            folded = item.strip().lower() if isinstance(item, str) else None
+            if folded in seen:
                 self.say(f"{field}[{number}]", f"{_shown(item)} stands there twice")
-            seen.append(folded)
+            elif folded is not None:
+                seen.add(folded)
 
     def _list(self, value: object, field: str, least: int = 0) -> list[Any]:
         if not isinstance(value, list):
@@ -735,28 +740,38 @@ class _Checker:
         return value
 
 
-def _minutes(window: Any, when: datetime) -> list[int] | None:
-    """The minutes of a week in UTC at which a window holds, in the season of ``when``; ``None`` if it is malformed."""
+def _hours(window: Any, when: datetime) -> list[tuple[int, int]] | None:
+    """When a window holds, as minutes of a week in UTC, in the season of ``when``; ``None`` if it is malformed."""
     if not isinstance(window, dict) or not isinstance(window.get("spans"), list):
         return None
     days, zone = window.get("days", "mon-sun"), window.get("tz", "UTC")
     zone = _zone(zone) if isinstance(zone, str) else None
     if zone is None or not isinstance(days, str) or not _DAYS.fullmatch(days):
         return None
-    offset = when.astimezone(zone).utcoffset() or timedelta()
-    shift = offset // timedelta(minutes=1)
-    found: list[int] = []
+    shift = (when.astimezone(zone).utcoffset() or timedelta()) // timedelta(minutes=1)
+    found: list[tuple[int, int]] = []
     for span in window["spans"]:
-        if not isinstance(span, list) or len(span) != 2:
-            return None
-        ends = [int(time[:2]) * 60 + int(time[3:]) for time in span if isinstance(time, str) and _CLOCK.fullmatch(time)]
+        ends = [
+            int(time[:2]) * 60 + int(time[3:])
+            for time in (span if isinstance(span, list) else ())
+            if isinstance(time, str) and _CLOCK.fullmatch(time)
+        ]
         if len(ends) != 2:
             return None
         length = ends[1] - ends[0] + (24 * 60 if ends[1] < ends[0] else 0)
         for day in days_of(days, ""):
-            start = day * 24 * 60 + ends[0] - shift
-            found += [minute % _WEEK for minute in range(start, start + length)]
+            start = (day * 24 * 60 + ends[0] - shift) % _WEEK
+            found.append((start, min(start + length, _WEEK)))
+            if start + length > _WEEK:
+                found.append((0, start + length - _WEEK))
     return found
+
+
+@lru_cache(maxsize=1)
+def _zones() -> frozenset[str]:
+    from zoneinfo import available_timezones
+
+    return frozenset(available_timezones())
 
 
 @lru_cache(maxsize=64)

@@ -26,6 +26,7 @@ OPERATION: Final = "gen_ai.operation.name"
 PROVIDER: Final = "gen_ai.provider.name"
 REQUEST_MODEL: Final = "gen_ai.request.model"
 RESPONSE_MODEL: Final = "gen_ai.response.model"
+RESPONSE_ID: Final = "gen_ai.response.id"
 MAX_TOKENS: Final = "gen_ai.request.max_tokens"
 SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
@@ -75,6 +76,7 @@ _FIELDS: Final[dict[str, str]] = {
     "costspan.usage.cache_write_12h": "cache_write_12h",
     "costspan.usage.input_video": "input_video",
     "costspan.usage.cache_read_video": "cache_read_video",
+    "costspan.usage.output_video": "output_video",
 }
 """Attribute -> the parameter of `Usage.from_inclusive` that it fills."""
 
@@ -90,7 +92,7 @@ _ASIDE: Final = frozenset({ESTIMATED, REPORTED_COST, ITERATIONS, BY_MODEL, INCON
 
 _KIND: Final = (
     OPERATION, PROVIDER, _SYSTEM, REQUEST_MODEL, RESPONSE_MODEL, SERVER_ADDRESS, SERVER_PORT, ERROR_TYPE, SERVICE_TIER,
-    _RESPONSE_TIER, _REQUEST_TIER, GEO, ESTIMATED,
+    _RESPONSE_TIER, _REQUEST_TIER, GEO, ESTIMATED, ROLLUP,
 )  # fmt: skip
 """Attributes that tell the kind of a call, as opposed to what it used."""
 
@@ -122,7 +124,7 @@ class Kind:
         provider = get(PROVIDER)
         self.provider: Final[str | None] = _text(get(_SYSTEM) if provider is None else provider)
         self.operation: Final[str] = _text(get(OPERATION)) or "chat"
-        self.billed: Final = self.operation not in NOT_BILLED
+        self.billed: Final = self.operation not in NOT_BILLED and get(ROLLUP) is not True
         self.request_model: Final = _text(get(REQUEST_MODEL))
         self.response_model: Final = _text(get(RESPONSE_MODEL))
         self.server_address: Final = _text(get(SERVER_ADDRESS))

@@ -71,6 +71,7 @@ class Processing:
         settings: Settings = Settings(),
         version: str | None = None,
         before_collection: Callable[[], None] | None = None,
+        counted: Callable[[object], bool] | None = None,
     ) -> None:
         self.tracer_provider: Final = tracer_provider or trace.get_tracer_provider()
         self.meter_provider: Final = meter_provider or metrics.get_meter_provider()
@@ -88,7 +89,9 @@ class Processing:
         self.table = self._new_table()
         """The present generation's counters."""
         self.observer: Final = CostObserver(self.book, self.table, self.guard, proposal=settings.cost_proposal)
-        self.span_processor: Final = CostSpanProcessor(self.book, self.observer, proposal=settings.cost_proposal)
+        self.span_processor: Final = CostSpanProcessor(
+            self.book, self.observer, proposal=settings.cost_proposal, counted=counted
+        )
 
     def start(self) -> None:
         """Begin to price spans. A second call changes nothing."""

@@ -10,11 +10,11 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from costspan_pricing import PriceBook
 from costspan_processor import compat
 from costspan_processor.attribution import attribution
-from costspan_processor.dialects import OPERATION, PROVIDER, REQUEST_MODEL, STATUS, read
+from costspan_processor.dialects import OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_ID, ROLLUP, STATUS, read
 from costspan_processor.enrich import assess, describe, enrich
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import Span
@@ -35,16 +35,25 @@ class CostSpanProcessor(SpanProcessor):
     else of costspan; with an `observer` the calls it prices are also counted and charged to budgets (never recorded in
     the `gen_ai.client.*` metrics, which are their own instrumentation's). It sees recorded spans only: a call that
     the sampler drops is not priced here.
+
+    `counted` tells by the id of a response whether somebody else counts its call. A span about it is then marked as a
+    roll-up: an SDK may record its calls itself, beside the instrumentation or inside a span of the application's.
     """
 
     def __init__(
-        self, book: PriceBook | None = None, observer: CostObserver | None = None, *, proposal: bool = True
+        self,
+        book: PriceBook | None = None,
+        observer: CostObserver | None = None,
+        *,
+        proposal: bool = True,
+        counted: Callable[[object], bool] | None = None,
     ) -> None:
         if book is None:
             book = PriceBook.bundled() if observer is None else observer.book
         self._book = book
         self._observer = observer
         self._proposal = proposal
+        self._counted = counted
         self._closed = False
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
@@ -79,6 +88,8 @@ class CostSpanProcessor(SpanProcessor):
             new.update((key, value) for key, value in who.attributes.items() if key not in attributes)
         if STATUS in attributes:
             return new
+        if self._counted is not None and self._counted(attributes.get(RESPONSE_ID)):
+            return {ROLLUP: True, **new}
         scope = span.instrumentation_scope
         reading = read(
             attributes, scope.name if scope else "", (scope.version or "") if scope else "", span.resource.attributes

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 import time
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -22,15 +23,20 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import REGISTRY
 
+from costspan.doctor.sdks import called
 from costspan.settings import variables
 from costspan.startup import PROVIDERS
 from costspan.tracking import track
+from costspan_instrumentation import hosts, semconv
+from costspan_instrumentation.provider import Endpoint
 from costspan_pricing import METERS
 from costspan_processor import Budget, Processing, Settings
 from costspan_processor.metrics import DIMENSIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from costspan_instrumentation.provider import Provider
 
 ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs"
@@ -150,7 +156,7 @@ def _labels(labels: list[str]) -> str:
 def _variables() -> str:
     return _table(
         ("variable", "default", "meaning"),
-        [(f"`{name}`", f"`{default}`", meaning) for name, default, meaning in variables()],
+        [(f"`{name}`", f"`{default}`" if default else "", meaning) for name, default, meaning in variables()],
     )
 
 
@@ -171,13 +177,200 @@ def _meters() -> str:
 
 
 def _providers() -> str:
-    def calls(provider: Any) -> list[str]:
-        return list(dict.fromkeys(endpoint.method for endpoint in provider.endpoints))
-
     return _table(
-        ("instrumentor", "SDK", "patched methods, and their `Async` twins"),
-        [(f"`{name}`", f"`{p.requires}`", _names(calls(p))) for name, p in PROVIDERS.items()],
+        ("instrumentor", "SDK", "operations"),
+        [
+            (
+                f"`{name}`",
+                f"`{p.requires}`",
+                ", ".join(dict.fromkeys(op for call in calls(p) for op in call.operations)),
+            )
+            for name, p in PROVIDERS.items()
+        ],
     )
+
+
+# ------------------------------------------------------------------ providers
+
+
+class Call:
+    """One way to call a provider, from all the endpoints that a table has for it: of several versions and clients."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.operations: list[str] = []
+        self.modes = dict.fromkeys(MODES, False)
+        self.usage: set[str] = set()
+        self.notes: list[str] = []
+
+    def add(self, patched: Endpoint, *read: Endpoint) -> None:
+        """What is `patched`, and the endpoints that its calls are `read` as."""
+        owner = patched.method.rpartition(".")[0]
+        asynchronous = owner.startswith(("Async", "Aio"))
+        resource = ".resources." in patched.module
+        self.modes["sync"] |= not asynchronous
+        # The engine patches the class whose name has `Async` before it, where there is one.
+        self.modes["async"] |= asynchronous or bool(owner) or bool(patched.async_method)
+        self.modes["stream"] |= any(endpoint.chunk is not None for endpoint in read)
+        self.modes["raw"] |= "Raw" in owner or (resource and patched.event is None)
+        for endpoint in read:
+            self.operations += [op for op in (endpoint.operation,) if op not in self.operations]
+            self.usage |= set(usage_of(endpoint))
+            self.notes += [note for note in _notes(endpoint) if note not in self.notes]
+
+
+MODES: Final = ("sync", "async", "stream", "raw")
+
+
+def _notes(endpoint: Endpoint) -> Iterator[str]:
+    if endpoint.ask is not None:
+        yield "streams are asked for their usage"
+    if endpoint.deferred:
+        yield "sent when the stream is entered"
+    if endpoint.billed is not None:
+        yield "read from the request where the answer does not say"
+    if endpoint.event is not None and endpoint.fetch:
+        yield "counts when the job has ended"
+    elif endpoint.event is not None:
+        yield "counts what a session brings; cannot be refused"
+    if endpoint.fetch:
+        yield "counts once, if nobody has counted it before"
+
+
+def calls(provider: Provider) -> list[Call]:
+    """The calls of a provider, in the order of its table."""
+    found: dict[tuple[str, str], Call] = {}
+    for endpoint in provider.endpoints:
+        name = called(endpoint)
+        chosen: dict[str, list[Endpoint]] = {}
+        for key, one in reached(endpoint.choose, Endpoint, keyed=True):
+            chosen.setdefault(key, []).append(one)
+        if any(key.isidentifier() for key in chosen):
+            # One method for everything: what it calls are the names in its table.
+            for key, read in chosen.items():
+                found.setdefault((key, read[0].operation), Call(key)).add(endpoint, *read)
+            continue
+        call = found.setdefault((name, endpoint.operation), Call(name))
+        call.add(endpoint, *(one for read in chosen.values() for one in read) if chosen else (endpoint,))
+        if paths := [key for key in chosen if key]:
+            note = f"of {_names(paths)}"
+            call.notes += [note] if note not in call.notes else []
+    return list(found.values())
+
+
+def usage_of(endpoint: Endpoint) -> list[str]:
+    """The attributes of usage that the readers of an endpoint may set: those whose names they use."""
+    readers = (endpoint.response, endpoint.chunk, endpoint.billed)
+    return [name for _, name in reached(readers, str) if name.startswith(("gen_ai.usage.", "costspan.usage."))]
+
+
+def reached(thing: Any, wanted: type, *, keyed: bool = False) -> Iterator[tuple[str, Any]]:
+    """Everything of a type that code can come to from `thing`: through functions, closures, tables.
+
+    With each comes the key under which it stands in a table, if that is text and `keyed`.
+    """
+    seen: set[int] = set()
+
+    def walk(thing: Any, key: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(thing, wanted):
+            yield key, thing
+            return
+        if id(thing) in seen or isinstance(thing, str):
+            return
+        seen.add(id(thing))
+        if isinstance(thing, FunctionType):
+            if thing.__module__.startswith("costspan_instrumentation"):
+                yield from of_function(thing, key)
+        elif isinstance(thing, partial):
+            yield from walk((thing.func, thing.args, thing.keywords), key)
+        elif isinstance(thing, dict):
+            for name, value in thing.items():
+                yield from walk(name, key)
+                yield from walk(value, name if keyed and isinstance(name, str) else key)
+        elif isinstance(thing, (tuple, list, set, frozenset)):
+            for item in thing:
+                yield from walk(item, key)
+
+    def of_function(function: FunctionType, key: str) -> Iterator[tuple[str, Any]]:
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+        yield from walk((*cells, *(function.__defaults__ or ())), key)
+        names = list(_names_in(function.__code__))
+        modules = [
+            thing
+            for name in names
+            if isinstance(thing := function.__globals__.get(name), ModuleType)
+            and thing.__name__.startswith("costspan_instrumentation")
+        ]
+        for name in names:
+            yield from walk(function.__globals__.get(name), key)
+            for module in modules:
+                yield from walk(vars(module).get(name), key)
+
+    return walk(thing, "")
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)
+
+
+_GENERAL: Final = {
+    "gen_ai.usage.input_tokens": "input",
+    "gen_ai.usage.output_tokens": "output",
+    semconv.USAGE_REPORTED_COST: "its own cost",
+    semconv.USAGE_ITERATIONS: "parts with models of their own",
+    semconv.USAGE_BY_MODEL: "parts with models of their own",
+    semconv.USAGE_ESTIMATED: "",
+}
+_ORDER: Final = [value for value in vars(semconv).values() if isinstance(value, str)]
+
+
+def _usage_words(usage: Iterable[str]) -> str:
+    """What is read, in words: parts of a total under one word each, and cache writes with their lifetimes."""
+    words: list[str] = []
+    lifetimes = []
+    for name in sorted(usage, key=_ORDER.index):
+        short = re.sub(r"^(?:gen_ai|costspan)\.usage\.|[._](?:input_|output_)?tokens$", "", name)
+        kind = re.search(r"audio(?!_seconds)|image(?!s)|video(?!_seconds)", short)
+        if lifetime := re.fullmatch(r"cache_write_(\w+)", short):
+            lifetimes.append(lifetime[1])
+            continue
+        words.append(_GENERAL.get(name, kind[0] if kind else re.sub(r"[._]", " ", short)))
+    text = ", ".join(filter(None, dict.fromkeys(words)))
+    return text.replace("cache write", f"cache write ({', '.join(lifetimes)})") if lifetimes else text
+
+
+def _calls() -> str:
+    parts = []
+    for name, provider in PROVIDERS.items():
+        formats = f" Usage formats: {_names(sorted(provider.usage_formats))}." if provider.usage_formats else ""
+        rows = [
+            (
+                f"`{call.name}`",
+                ", ".join(call.operations),
+                *("yes" if call.modes[mode] else "" for mode in MODES),
+                _usage_words(call.usage),
+                "; ".join(call.notes),
+            )
+            for call in calls(provider)
+        ]
+        parts.append(
+            f"### {name.removeprefix('costspan-')}\n\n"
+            f"`{provider.requires}`, instrumentor `{name}`, provider `{provider.name}`.{formats}\n\n"
+            + _table(("call", "operation", *MODES, "usage that its readers know", ""), rows)
+        )
+    return "\n".join(parts)
+
+
+def _hosts() -> str:
+    found: dict[str, list[str]] = {}
+    for host, name in hosts.EXACT.items():
+        found.setdefault(name, []).append(host)
+    for suffix, name in hosts.SUFFIXES:
+        found.setdefault(name, []).append(f"*{suffix}")
+    return _table(("provider", "hosts"), [(f"`{name}`", _names(found[name])) for name in sorted(found)])
 
 
 def _usage_formats() -> str:
@@ -201,6 +394,8 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "genai-metrics-next": lambda: _metrics_table("next", lambda name: name.startswith("gen_ai.")),
     "meters": _meters,
     "providers": _providers,
+    "calls": _calls,
+    "hosts": _hosts,
     "usage-formats": _usage_formats,
     "decisions": _decisions,
 }

@@ -25,14 +25,16 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import costspan
 from costspan.demo.provider import Answer, DemoProvider
+from costspan.doctor import sdks
 from costspan.settings import variables
+from costspan.startup import PROVIDERS
 from costspan_instrumentation import semconv
 from costspan_instrumentation.engine import Engine
 from costspan_pricing import METERS, PriceBook, Status, Usage
 from costspan_pricing.shelf import Library
 from costspan_processor import Budget, Processing, budgets
 from costspan_processor.attribution import KEYS
-from tests.docs.generate import CALL, DOCS, ROOT, generated, metrics, pages
+from tests.docs.generate import CALL, DOCS, ROOT, calls, generated, metrics, pages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -162,13 +164,26 @@ def test_snippets_marked_as_runnable_run(page: Path, tmp_path: Path) -> None:
 # ------------------------------------------------------------------ the command line
 
 
-def commands() -> list[tuple[str, str, str]]:
-    found = []
+_COMMAND = re.compile(r"(?:^|\n|&& )(?:uvx? (?:run )?)?costspan ([a-z][\w-]*)(?: ([a-z][\w-]*))?([^\n#]*)")
+
+
+def commands() -> list[tuple[str, tuple[str, ...], str]]:
+    """Every command line of the documentation: its page, the command (of a group with its group), and the rest."""
+    found: list[tuple[str, tuple[str, ...], str]] = []
     for page in PAGES:
         for text in code(page):
-            for command, rest in re.findall(r"(?:^|\n|&& )(?:uvx? (?:run )?)?costspan ([a-z][\w-]*)([^\n#]*)", text):
-                found.append((name_of(page), command, rest.partition(" -- ")[0]))
+            for command, word, rest in _COMMAND.findall(text.replace("\\\n", " ")):
+                path = (command, word) if word and is_group(command) else (command,)
+                found.append((name_of(page), path, rest.partition(" -- ")[0]))
     return found
+
+
+def is_group(command: str) -> bool:
+    return has_command(command) and "COMMAND [ARGS]" in help_of(command)
+
+
+def has_command(command: str, *group: str) -> bool:
+    return re.search(rf"^  {command} ", help_of(*group), re.MULTILINE) is not None
 
 
 @cache
@@ -183,11 +198,28 @@ def help_of(*arguments: str) -> str:
 
 @pytest.mark.skipif(importlib.util.find_spec("costspan.cli") is None, reason="no command line")
 def test_every_command_that_is_named_exists() -> None:
-    assert commands()
-    for page, command, rest in commands():
-        assert re.search(rf"\b{command}\b", help_of()), f"{page}: costspan {command}"
+    assert any(len(path) == 2 for _, path, _ in commands())
+    for page, path, rest in commands():
+        line = f"{page}: costspan {' '.join(path)}"
+        assert has_command(path[-1], *path[:-1]), line
         for option in re.findall(r"(?<!\S)--[a-z][\w-]*", rest):
-            assert option in help_of(command), f"{page}: costspan {command} {option}"
+            assert re.search(rf"(?<!\S){option}(?![\w-])", help_of(*path)), f"{line} {option}"
+
+
+# ------------------------------------------------------------------ providers
+
+
+@pytest.mark.timeout(400)  # SDKs take seconds to import, and there are many
+def test_the_modes_of_the_calls_are_those_of_the_installed_sdks() -> None:
+    installed = [fact for fact in sdks.look({})[0] if fact["version"] is not None]
+    assert installed
+    for fact in installed:
+        written = {call.name: call.modes for call in calls(PROVIDERS[fact["instrumentor"]])}
+        for call in fact["calls"]:
+            # What several methods send through one is known by the name of what they send.
+            if call["lacking"] is None and call["name"] in written:
+                modes = {mode: call[mode] for mode in ("sync", "async", "raw")}
+                assert modes.items() <= written[call["name"]].items(), f"{fact['package']}: {call['name']}"
 
 
 # ------------------------------------------------------------------ names
@@ -272,12 +304,12 @@ def emitted() -> set[str]:
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "semconv":
                 found.add(getattr(semconv, node.attr))
     processing = Processing(TracerProvider(), budgets=[Budget("b", limit=Decimal(1), policy="block")])
-    calls = [
+    examples = [
         CALL,
         {**CALL, "costspan.usage.web_searches": 2},
         {**CALL, "costspan.usage.reported_cost": 0.5, "gen_ai.usage.input_tokens": 1},
     ]
-    for attributes in calls:
+    for attributes in examples:
         found.update(processing.observer.after(None, attributes, time.time_ns(), 1.0, None, None))
         refused = processing.observer.before({**attributes, "gen_ai.request.max_tokens": 10**9}, lambda: 0)
         assert refused is not None

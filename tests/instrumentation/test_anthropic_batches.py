@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from costspan_instrumentation.providers.anthropic import ANTHROPIC
+from costspan_pricing import PriceBook
+from costspan_processor import enrich
 
 from .replies import replying
 from .watched import finished, items, watching
@@ -84,12 +86,16 @@ async def test_a_batch_is_counted_the_first_time_its_results_are_read(is_async: 
 
 
 async def test_a_batch_of_several_models_says_whose_the_tokens_are() -> None:
-    (span,) = await read([succeeded(1, "claude-haiku-4-5"), succeeded(2, "claude-opus-4-6")], is_async=False)
+    searched = succeeded(2, "claude-opus-4-6", server_tool_use={"web_search_requests": 3})
+    (span,) = await read([succeeded(1, "claude-haiku-4-5"), searched], is_async=False)
     assert span["gen_ai.usage.input_tokens"] == 20
     assert [part["model"] for part in json.loads(span["costspan.usage.by_model"])] == [
         "claude-haiku-4-5",
         "claude-opus-4-6",
     ]
+    cost = enrich(span, 1_795_392_000 * 10**9, PriceBook.bundled())["costspan.cost.total"]
+    # Half of (10 x 1 + 20 x 5) and of (10 x 5 + 20 x 25) dollars a million, and three searches at $10 a thousand.
+    assert cost == pytest.approx(0.00033 + 0.03, abs=1e-12)
 
 
 async def test_a_batch_in_which_nothing_succeeded_costs_nothing() -> None:

@@ -21,16 +21,16 @@ class _Failures:
     def __init__(self) -> None:
         self.failures: list[BaseException] = []
 
-    def before(self, *_: Any) -> None:
+    def before(self, attributes: Any, characters: Any) -> None:
         return None
 
-    async def abefore(self, *_: Any) -> None:
+    async def abefore(self, attributes: Any, characters: Any) -> None:
         return None
 
     def after(self, *_: Any) -> dict[str, Any]:
         return {}
 
-    def failed(self, _where: str, error: BaseException) -> None:
+    def failed(self, where: str, error: BaseException) -> None:
         self.failures.append(error)
 
 

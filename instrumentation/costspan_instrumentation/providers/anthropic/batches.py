@@ -33,10 +33,13 @@ def _result(line: Any, seen: Seen) -> None:
     by_model: dict[str, Attributes] = seen.notes if seen.notes is not None else {}
     seen.notes = by_model
     model = get(message, "model")
-    for sums in (by_model.setdefault(model, {}), seen.attributes):
-        for key, count in usage.items():
-            if key.startswith(("gen_ai.usage.", "costspan.usage.")) and key != semconv.USAGE_ITERATIONS:
-                sums[key] = total(sums.get(key), count)
+    share = by_model.setdefault(model, {})
+    for key, count in usage.items():
+        if key.startswith(("gen_ai.usage.", "costspan.usage.")) and key != semconv.USAGE_ITERATIONS:
+            seen.attributes[key] = total(seen.attributes.get(key), count)
+            # What is no token is the whole batch's: it costs the same whichever model asked for it.
+            if key != semconv.WEB_SEARCHES:
+                share[key] = total(share.get(key), count)
     seen.attributes |= {semconv.OPERATION: semconv.CHAT, semconv.SERVICE_TIER: "batch"}
     if len(by_model) == 1:
         seen.attributes |= {semconv.REQUEST_MODEL: model, semconv.RESPONSE_MODEL: model}

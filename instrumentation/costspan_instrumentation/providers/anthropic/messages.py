@@ -57,7 +57,7 @@ def _response(message: Any) -> Attributes:
     return attributes
 
 
-_OTHER_TEXT = {"thinking_delta": "thinking", "input_json_delta": "partial_json"}
+_TEXT = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 _USAGE = (
     "input_tokens",
     "output_tokens",
@@ -75,14 +75,16 @@ _USAGE = (
 
 def _chunk(event: Any, seen: Seen) -> None:
     told = event.__dict__
+    if (delta := told.get("delta")) is not None:
+        part = delta.__dict__
+        # Nearly every event is one of these and says nothing else.
+        if text := part.get("text") or part.get("thinking") or part.get("partial_json"):
+            seen.characters += len(text)
+            return
     kind = told["type"]
     if kind == "content_block_delta":
-        delta = told["delta"].__dict__
         # Older SDKs do not declare every kind of delta.
-        kind = delta["type"]
-        text = delta["text"] if kind == "text_delta" else get(told["delta"], _OTHER_TEXT.get(kind, ""))
-        if text:
-            seen.characters += len(text)
+        seen.characters += len(get(delta, _TEXT.get(get(delta, "type"), "")) or "")
     elif kind == "message_start":
         message = told["message"]
         seen.attributes.update(_response(message))

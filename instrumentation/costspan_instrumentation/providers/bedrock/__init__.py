@@ -87,7 +87,14 @@ def _choose(arguments: Mapping[str, Any], client: Any) -> tuple[Endpoint, Mappin
 
 
 def _endpoint(module: str, method: str) -> Endpoint:
-    return replace(_CONVERSE, module=module, method=method, positional=("operation_name", "api_params"), choose=_choose)
+    return replace(
+        _CONVERSE,
+        module=module,
+        method=method,
+        positional=("operation_name", "api_params"),
+        only=OPERATIONS.keys(),
+        choose=_choose,
+    )
 
 
 BEDROCK = Provider(

@@ -48,18 +48,19 @@ def grounding(candidates: Any, attributes: Attributes) -> None:
                 queries.update(get(found, name) or ())
             maps = maps or any(get(chunk, "maps") for chunk in get(found, names[0]) or ())
     queries.discard("")
-    if queries:
-        attributes |= searched(attributes.get(semconv.RESPONSE_MODEL, ""), len(queries))
-    if maps:
-        attributes[semconv.MAPS_PROMPTS] = 1
+    attributes |= searched(attributes.get(semconv.RESPONSE_MODEL), len(queries), int(maps))
 
 
-def searched(model: str, searches: int) -> Attributes:
-    """Google Search: Gemini 2 and before bill the prompt that was grounded, later models each search.
+def searched(model: str | None, web: int, maps: int) -> Attributes:
+    """Searches of the web and the map: Gemini 2 and before bill the prompt that was grounded, later models each.
 
-    >>> searched("gemini-2.5-pro", 3), searched("gemini-3-pro-preview", 3)
+    >>> searched("gemini-2.5-pro", 3, 0), searched("gemini-3-pro-preview", 3, 0)
     ({'costspan.usage.grounded_prompts': 1}, {'costspan.usage.web_searches': 3})
     """
-    if not model or "gemini-1" in model or "gemini-2" in model:
-        return {semconv.GROUNDED_PROMPTS: 1}
-    return {semconv.WEB_SEARCHES: searches}
+    by_prompt = not model or "gemini-1" in model or "gemini-2" in model
+    attributes: Attributes = {}
+    if web:
+        attributes[semconv.GROUNDED_PROMPTS if by_prompt else semconv.WEB_SEARCHES] = 1 if by_prompt else web
+    if maps:
+        attributes[semconv.MAPS_PROMPTS] = 1 if by_prompt else maps
+    return attributes

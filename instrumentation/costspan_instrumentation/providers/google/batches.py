@@ -13,6 +13,8 @@ from costspan_instrumentation.providers.google.requests import short_name
 _LONG = 200_000
 """Longer prompts have prices of their own, so that a sum of shorter ones must not look like one."""
 
+_SEARCHES = {semconv.GROUNDED_PROMPTS, semconv.WEB_SEARCHES, semconv.MAPS_PROMPTS}
+
 
 def _batch(job: Any) -> Attributes:
     """A batch that is done: what its answers used counts the first time that somebody looks.
@@ -35,7 +37,8 @@ def _batch(job: Any) -> Attributes:
         semconv.RESPONSE_MODEL: model,
         semconv.SERVICE_TIER: "batch",
     }
-    shares = _shares(generated)
+    # Searches are the batch's own, and shared out with nobody.
+    shares = _shares([{key: count for key, count in used.items() if key not in _SEARCHES} for used in generated])
     if len(shares) > 1:
         attributes[semconv.USAGE_BY_MODEL] = json.dumps([{"model": model, **share} for share in shares])
     return attributes | sums

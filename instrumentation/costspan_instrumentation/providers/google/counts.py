@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from costspan_instrumentation import semconv
-from costspan_instrumentation.provider import Attributes, fields_of, get, known, total
+from costspan_instrumentation.provider import Attributes, get, known, total
 from costspan_instrumentation.providers.google.answers import searched
 from costspan_instrumentation.providers.google.usage import CACHE, INPUT, OUTPUT, add_modalities
 
@@ -16,18 +16,19 @@ def interactions_usage(usage: Any) -> Attributes:
     >>> interactions_usage({"total_input_tokens": 9, "total_tool_use_tokens": 4, "total_output_tokens": 2})
     {'gen_ai.usage.input_tokens': 13, 'gen_ai.usage.output_tokens': 2}
     """
-    told = fields_of(usage)
-    # Older versions speak of reasoning.
-    thoughts = told.get("total_thought_tokens", told.get("total_reasoning_tokens"))
-    parts = {semconv.REASONING_TOKENS: thoughts, semconv.CACHE_READ_TOKENS: told.get("total_cached_tokens")}
+    thoughts = get(usage, "total_thought_tokens")
+    if thoughts is None:
+        # So it was called at first.
+        thoughts = get(usage, "total_reasoning_tokens")
+    parts = {semconv.REASONING_TOKENS: thoughts, semconv.CACHE_READ_TOKENS: get(usage, "total_cached_tokens")}
     attributes = known(
         {
-            semconv.INPUT_TOKENS: total(told.get("total_input_tokens"), told.get("total_tool_use_tokens")),
-            semconv.OUTPUT_TOKENS: total(told.get("total_output_tokens"), thoughts),
+            semconv.INPUT_TOKENS: total(get(usage, "total_input_tokens"), get(usage, "total_tool_use_tokens")),
+            semconv.OUTPUT_TOKENS: total(get(usage, "total_output_tokens"), thoughts),
         }
     ) | {key: count for key, count in parts.items() if count}
     for name, keys in _MODALITIES.items():
-        add_modalities(told.get(f"{name}_tokens_by_modality"), keys, "tokens", attributes)
+        add_modalities(get(usage, f"{name}_tokens_by_modality"), keys, "tokens", attributes)
     return attributes
 
 
@@ -49,5 +50,4 @@ def grounding(answer: Any, web: int, maps: int) -> Attributes:
     for tool in get(get(answer, "usage"), "grounding_tool_count") or ():
         kind, count = get(tool, "type"), get(tool, "count") or 0
         web, maps = (count if kind == "google_search" else web), (count if kind == "google_maps" else maps)
-    attributes = searched(get(answer, "model") or "", web) if web else {}
-    return attributes | ({semconv.MAPS_PROMPTS: maps} if maps else {})
+    return searched(get(answer, "model"), web, maps)

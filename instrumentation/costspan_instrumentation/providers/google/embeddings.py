@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from costspan_instrumentation import semconv
-from costspan_instrumentation.provider import Attributes, Endpoint, get, total
+from costspan_instrumentation.provider import Attributes, Endpoint, get, known, total
 from costspan_instrumentation.providers.google.answers import body_of
 from costspan_instrumentation.providers.google.requests import request
 from costspan_instrumentation.providers.google.usage import content_usage
@@ -37,7 +37,13 @@ def _response(answer: Any) -> Attributes:
     if not attributes:
         texts = get(answer, "embeddings") or [get(text, "embeddings") for text in get(answer, "predictions") or ()]
         attributes = _text_by_text(get(text, "statistics") for text in texts)
-    return attributes
+    return attributes or _characters(get(answer, "metadata"))
+
+
+def _characters(metadata: Any) -> Attributes:
+    """What Vertex AI bills where it tells no tokens: beside tokens they would count the same text twice."""
+    name = "billableCharacterCount" if isinstance(metadata, dict) else "billable_character_count"
+    return known({semconv.CHARACTERS: get(metadata, name)})
 
 
 _MODELS = "google.genai.models"

@@ -20,10 +20,12 @@ def _images(answer: Any) -> Attributes:
     """The pictures that were made; those that a filter held back are not billed."""
     answer = body_of(answer)
     if isinstance(answer, dict):
-        made = [one for one in answer.get("predictions") or () if get(one, "bytesBase64Encoded") or get(one, "gcsUri")]
+        pictures, (data, place) = answer.get("predictions"), ("bytesBase64Encoded", "gcsUri")
     else:
-        made = [one for one in get(answer, "generated_images") or () if get(one, "image") is not None]
-    return known({semconv.IMAGES: len(made) or None})
+        pictures = [get(one, "image") for one in get(answer, "generated_images") or ()]
+        data, place = "image_bytes", "gcs_uri"
+    made = sum(1 for picture in pictures or () if get(picture, data) or get(picture, place))
+    return known({semconv.IMAGES: made or None})
 
 
 def _video_billed(arguments: Mapping[str, Any]) -> Attributes:

@@ -83,7 +83,9 @@ def add_modalities(parts: Any, keys: Mapping[str, str], count: str, attributes: 
     """Adds the parts of a total that are no text; `count` is the field of a part that has its tokens."""
     for part in parts or ():
         # A modality is text, or a member of an enumeration of texts.
-        if (key := keys.get((get(part, "modality") or "").upper())) and (tokens := get(part, count)):
+        modality = get(part, "modality")
+        key = keys.get(modality.upper()) if isinstance(modality, str) else None
+        if key is not None and (tokens := get(part, count)):
             attributes[key] = total(attributes.get(key), tokens)
 
 

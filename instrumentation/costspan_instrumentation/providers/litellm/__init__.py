@@ -64,6 +64,7 @@ LITELLM = Provider(
     base_url=lambda _: None,
     iterator="__next__",
     covers=True,
+    records=True,
     endpoints=(
         _endpoint(
             "completion",

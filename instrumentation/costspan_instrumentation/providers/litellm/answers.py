@@ -43,8 +43,9 @@ def reader(read: Callable[[Any, Mapping[str, Any]], Attributes]) -> Callable[[An
 
     def response(answer: Any) -> Attributes:
         aside = whose.hidden(answer)
-        told = {} if whose.from_cache(aside) else read(answer, aside)
-        return {**told, **whose.answered(aside)}
+        told = compatible.identity(answer) if whose.from_cache(aside) else read(answer, aside)
+        # What has no id of its own, LiteLLM records under that of the call.
+        return known({semconv.RESPONSE_ID: aside.get("litellm_call_id")}) | told | whose.answered(aside)
 
     return response
 
@@ -64,14 +65,14 @@ def chunk(part: Any, seen: Seen) -> None:
 
 def gathered(stream: Any, seen: Seen) -> None:
     """The usage that the provider sent, which a stream keeps to itself unless the application asked to see it."""
-    parts = get(stream, "chunks") or get(get(stream, "completion_stream"), "chunks") or ()
+    holder = stream if get(stream, "chunks") is not None else get(stream, "completion_stream")
     sent: dict[str, Any] = {}
     aside: dict[str, Any] = {}
-    for part in parts:
+    for part in get(holder, "chunks") or ():
         aside.update(whose.hidden(part))
         if usage := get(part, "usage"):
             sent.update({name: count for name, count in {**fields_of(usage), **undeclared(usage)}.items() if count})
-    if whose.from_cache(aside):
+    if whose.from_cache(whose.hidden(holder)):
         seen.final = True
     elif sent:
         seen.attributes.update(counts(sent, aside))

@@ -90,7 +90,7 @@ def answered(aside: Mapping[str, Any]) -> Attributes:
 
 def from_cache(aside: Mapping[str, Any]) -> bool:
     """Whether nobody was asked, since LiteLLM had kept an earlier answer: it repeats the usage of that one."""
-    return bool(aside.get("cache_hit")) or aside.get("custom_llm_provider") == "cached_response"
+    return bool(aside.get("cache_hit"))
 
 
 def cost(usage: Any, aside: Mapping[str, Any]) -> Attributes:

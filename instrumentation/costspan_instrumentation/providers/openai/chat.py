@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from costspan_instrumentation import semconv
 from costspan_instrumentation.provider import Attributes, Endpoint, Seen, fields_of, get, undeclared
-from costspan_instrumentation.providers.openai.requests import ask, hides, identity, request
+from costspan_instrumentation.providers.openai.requests import ask, forget_asking, hides, identity, request
 from costspan_instrumentation.providers.openai.usage import chat_usage
 
 if TYPE_CHECKING:
@@ -37,11 +37,26 @@ def _chat_response(answer: Any) -> Attributes:
 
 def _chat_chunk(chunk: Any, seen: Seen) -> bool:
     told = chunk.__dict__
+    choices, usage = told["choices"], told["usage"]
+    # Nearly every chunk is text for one choice and says nothing else.
+    if usage is None and seen.started and choices is not None and len(choices) == 1:
+        part = choices[0].__dict__
+        if part["finish_reason"] is None:
+            # Azure's asynchronous filter sends choices without a delta.
+            if (delta := part["delta"]) is not None and (text := delta.content) is not None:
+                seen.characters += len(text)
+            if seen.asked:
+                forget_asking(chunk)
+            return False
+    return _whole_chunk(chunk, seen)
+
+
+def _whole_chunk(chunk: Any, seen: Seen) -> bool:
+    told = chunk.__dict__
     usage = told["usage"]
     for choice in told["choices"] or ():
         part = choice.__dict__
-        # Azure's asynchronous filter sends choices without a delta.
-        if (delta := part["delta"]) is not None and (text := delta.__dict__["content"]):
+        if (delta := part["delta"]) is not None and (text := delta.content):
             seen.characters += len(text)
         if reason := part["finish_reason"]:
             usage = usage or get(get(chunk, "x_groq"), "usage")

@@ -91,12 +91,17 @@ def hides(chunk: Any, told: Mapping[str, Any]) -> bool:
     """The chunk that only our asking caused: usage and no choices. The others get no trace of the asking either."""
     if told["usage"] is not None:
         return not told["choices"]
+    forget_asking(chunk)
+    return False
+
+
+def forget_asking(chunk: Any) -> None:
+    """Asked for usage, OpenAI sends `usage: null` on every other chunk: to the application it was not sent."""
     # `model_fields_set` of pydantic 2 is this one, for three times as much; pydantic 1 has that of the SDK alone.
     given = getattr(chunk, "__pydantic_fields_set__", None)
     if given is None:
         given = chunk.model_fields_set
     given.discard("usage")
-    return False
 
 
 def base_url(instance: Any) -> object:
