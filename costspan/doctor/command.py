@@ -23,7 +23,6 @@ def doctor(
     import os
     import sys
 
-    from costspan.doctor import view
     from costspan.doctor.report import examine
     from costspan.run import RunError
 
@@ -36,7 +35,9 @@ def doctor(
         if as_json:
             print(json.dumps(report.plain(), ensure_ascii=False, indent=1))
         else:
-            view.show(report)
+            from costspan.doctor.view import show
+
+            show(report)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever reads has enough. Python would complain once more when it flushes.

@@ -88,8 +88,8 @@ def _version(name: str) -> str | None:
 def _judged(facts: Mapping[str, Any], environ: Mapping[str, str], others: bool) -> Iterator[Problem]:
     with suppress(PackageNotFoundError):  # costspan on a path alone has no metadata
         for requirement in requires("costspan") or ():
-            if "extra" in requirement:
-                continue
+            if ";" in requirement:
+                continue  # of an extra, or of another system
             conflict = get_dependency_conflicts([requirement])
             if conflict is not None:
                 yield Problem(

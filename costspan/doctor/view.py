@@ -237,4 +237,4 @@ def _process(process: Mapping[str, Any]) -> Iterator[Line]:
 
         total = summary["total"]
         cost = UNKNOWN if total["calls"] == total["unpriced"] else format_usd(Decimal(total["cost"]))
-        yield _GOOD if total["calls"] else _ODD, "calls counted", f"{total['calls']}, {cost}"
+        yield _GOOD if total["calls"] else _ODD if process["sdks"] else _PLAIN, "calls counted", f"{total['calls']}, {cost}"

@@ -15,7 +15,7 @@ from costspan_instrumentation.providers.openai.usage import reported_cost
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_NAMES = {
+NAMES = {
     "anthropic_text": "anthropic",
     "azure": "azure.ai.openai",
     "azure_text": "azure.ai.openai",
@@ -70,7 +70,7 @@ def request(arguments: Mapping[str, Any]) -> Attributes:
 def _place(provider: str, url: Any) -> Attributes:
     parts = urlsplit(str(url)) if url else None
     host = (parts.hostname if parts else None) or ""
-    name = provider_of(host) or "openai" if provider in _ANY_HOST else _NAMES.get(provider, provider)
+    name = provider_of(host) or "openai" if provider in _ANY_HOST else NAMES.get(provider, provider)
     port = parts.port if parts and parts.port not in {None, 80, 443} else None
     return known({semconv.PROVIDER: name or None, semconv.SERVER_ADDRESS: host or None, semconv.SERVER_PORT: port})
 
