@@ -19,6 +19,7 @@ from costspan_instrumentation.providers.cohere import COHERE
 from costspan_instrumentation.providers.google import GOOGLE
 from costspan_instrumentation.providers.groq import GROQ
 from costspan_instrumentation.providers.huggingface import HUGGINGFACE
+from costspan_instrumentation.providers.litellm import LITELLM
 from costspan_instrumentation.providers.mistral import MISTRAL
 from costspan_instrumentation.providers.ollama import OLLAMA
 from costspan_instrumentation.providers.openai import OPENAI
@@ -48,6 +49,7 @@ PROVIDERS: Final = {
     "costspan-together": TOGETHER,
     "costspan-ollama": OLLAMA,
     "costspan-huggingface": HUGGINGFACE,
+    "costspan-litellm": LITELLM,
 }
 """Name of the instrumentor -> what it patches."""
 

@@ -96,6 +96,9 @@ _FRAMEWORKS: Final = frozenset(
 )  # fmt: skip
 """What calls models through SDKs, and has instrumentation of its own."""
 
+BY_ENTRY_POINT: Final = "with opentelemetry-instrument, or where the program switches it on"
+"""When an instrumentor is active."""
+
 _SAME: Final = {"boto3": "botocore"}
 """A package that instrumentations name, and the one below it that our table is for."""
 
@@ -146,8 +149,13 @@ def _spans(maker: Maker, scope: str) -> str:
 # ------------------------------------------------------------------ the section
 
 
-def look(environ: Mapping[str, str], sdks: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[Problem]]:
-    """Instrumentation beside ours that is installed; `sdks` is what `sdks.look` has found."""
+def look(
+    environ: Mapping[str, str], sdks: Sequence[Mapping[str, Any]], *, measured: bool = False
+) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """Instrumentation beside ours that is installed; `sdks` is what `sdks.look` has found.
+
+    `measured`: a program was looked into, so that who counts twice need not be guessed.
+    """
     disabled = {name.strip() for name in environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")}
     facts = [fact for found in entry_points(group="opentelemetry_instrumentor") for fact in _entry(found, disabled)]
     for name, maker in _PACKAGES.items():
@@ -168,7 +176,7 @@ def look(environ: Mapping[str, str], sdks: Sequence[Mapping[str, Any]]) -> tuple
             }
         )
     facts.sort(key=lambda fact: (fact["framework"], fact["maker"], fact["package"]))
-    return facts, list(_judged(facts, sdks))
+    return facts, [problem for problem in _judged(facts, sdks) if not measured or problem.level == "fault"]
 
 
 def _entry(entry: EntryPoint, disabled: set[str]) -> Iterator[dict[str, Any]]:
@@ -184,7 +192,7 @@ def _entry(entry: EntryPoint, disabled: set[str]) -> Iterator[dict[str, Any]]:
     if not installed:
         return
     maker = _maker(entry.dist)
-    active = "with opentelemetry-instrument, or where the program switches it on"
+    active = BY_ENTRY_POINT
     if disabled & {entry.name, "*"}:
         active = "left out by OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
     elif conflict is not None:
@@ -203,7 +211,8 @@ def _entry(entry: EntryPoint, disabled: set[str]) -> Iterator[dict[str, Any]]:
 
 
 def _maker(found: Distribution) -> Maker:
-    authors = " ".join(found.metadata.get_all("Author-email") or ()).lower()
+    said = (field for name in ("Author-email", "Project-URL") for field in found.metadata.get_all(name) or ())
+    authors = " ".join(said).lower()
     if found.name.lower().startswith("openinference-"):
         return _OPEN_INFERENCE
     if "traceloop" in authors:
@@ -233,7 +242,7 @@ def _installed(name: str) -> bool:
 def _judged(facts: Iterable[Mapping[str, Any]], sdks: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
     others: dict[str, list[Mapping[str, Any]]] = {}
     for fact in facts:
-        if fact["active"].startswith("with opentelemetry-instrument"):
+        if fact["active"] == BY_ENTRY_POINT:
             for sdk in fact["of"]:
                 others.setdefault(sdk, []).append(fact)
     for sdk in sdks:

@@ -162,11 +162,12 @@ def _of_process(process: Mapping[str, Any], elsewhere: bool) -> Iterator[Problem
 
 def _of_patches(process: Mapping[str, Any]) -> Iterator[Problem]:
     for sdk in process["sdks"]:
-        if sdk["unpatched"]:
+        if methods := list(dict.fromkeys(sdk["unpatched"])):
+            more = f" and {len(methods) - 5} more" if len(methods) > 6 else ""
             yield Problem(
                 "fault",
                 ABOUT,
-                f"{sdk['package']} was imported and not patched: {', '.join(sdk['unpatched'])}",
+                f"{sdk['package']} was imported and not patched: {', '.join(methods[:5] if more else methods)}{more}",
                 "Calls through these methods were not priced and not counted.",
                 f"Look for code that replaces them after costspan.init(), and for {sdk['instrumentor']} in "
                 "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS.",

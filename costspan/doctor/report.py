@@ -42,6 +42,7 @@ def examine(command: Sequence[str] = (), *, aside: bool = False) -> Report:
     # What is wrong with a setting is in the report.
     logging.getLogger("costspan").addHandler(logging.NullHandler())
     watched = program.watch(command, aside=aside) if command else None
+    measured = watched is not None and bool(program.concerned(watched[0]))
     environ = dict(os.environ)
     problems: list[Problem] = []
 
@@ -59,7 +60,9 @@ def examine(command: Sequence[str] = (), *, aside: bool = False) -> Report:
         facts: dict[str, Any] = {
             "costspan": {"version": __version__, "python": platform.python_version()},
             "sdks": seen,
-            "instrumentations": (other := section(others.ABOUT, lambda: others.look(environ, seen), [])),
+            "instrumentations": (
+                other := section(others.ABOUT, lambda: others.look(environ, seen, measured=measured), [])
+            ),
             "opentelemetry": section(telemetry.ABOUT, lambda: telemetry.look(environ, others=bool(other)), {}),
             **section("spans", lambda: telemetry.send(environ), {"spans": {}, "metrics": {}}),
             "prices": section(prices.ABOUT_PRICES, lambda: prices.look_at_prices(environ), {}),

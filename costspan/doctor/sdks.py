@@ -135,15 +135,30 @@ def _look_for(endpoint: Endpoint, call: dict[str, Any]) -> str:
     return reason
 
 
+def own_spans(provider: Provider) -> bool:
+    """Whether this version of the SDK makes spans of its own, which ours take the place of."""
+    places = ((sys.modules.get(native.module), native.function) for native in provider.native_spans)
+    return any(module is not None and _ours(module, function) for module, function in places)
+
+
 def _classes(module: Any, name: str) -> list[Any]:
     return [found for found in (getattr(module, name, None), getattr(module, f"Async{name}", None)) if found]
 
 
 def _ours(owner: Any, name: str) -> bool:
-    """Whether a method is patched by our engine, in this class or the one that it is from."""
+    """Whether calls of a method come through our engine: patched in this class or in the one that it is from.
+
+    Somebody else may have patched it too, before or after.
+    """
     held = inspect.getattr_static(owner, name, None)
-    # A method that is bound to a client is a wrapper whose parent is the class's.
-    return any(type(wrapper).__module__ == _ENGINE for wrapper in (held, getattr(held, "_self_parent", None)))
+    seen: list[Any] = []
+    while held is not None and not any(held is one for one in seen):
+        # A method that is bound to a client is a wrapper whose parent is the class's.
+        if any(type(wrapper).__module__ == _ENGINE for wrapper in (held, getattr(held, "_self_parent", None))):
+            return True
+        seen.append(held)
+        held = getattr(held, "__func__", None) or getattr(held, "__wrapped__", None)
+    return False
 
 
 # ------------------------------------------------------------------ in a process of its own
@@ -164,7 +179,8 @@ def probe() -> None:
         provider = startup.PROVIDERS[name]
         errors.clear()
         _load(provider, errors)
-        answers.write(json.dumps({"name": name, "calls": coverage(provider), "errors": errors}) + "\n")
+        answer = {"name": name, "calls": coverage(provider), "own_spans": own_spans(provider), "errors": errors}
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
     os._exit(0)  # threads that an SDK has started are not waited for
 
@@ -196,7 +212,7 @@ def _probed(names: Sequence[str]) -> Iterator[dict[str, Any]]:
             left.remove(answer["name"])
             yield answer
         if left:
-            yield {"name": left.pop(0), "calls": [], "errors": [done[1]]}
+            yield {"name": left.pop(0), "calls": [], "own_spans": False, "errors": [done[1]]}
 
 
 def _run(names: Sequence[str]) -> tuple[str, str]:
@@ -247,12 +263,13 @@ def look(environ: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[Problem
                 "tested": None if installed is None else get_dependency_conflicts([provider.requires]) is None,
                 "switched_off": bool(disabled & {name, "*"}),
                 "calls": [],
+                "own_spans": False,
                 "errors": [],
             }
         )
     by_name = {fact["instrumentor"]: fact for fact in facts}
     for answer in _probed([name for name, fact in by_name.items() if fact["version"] is not None]):
-        by_name[answer["name"]].update(calls=answer["calls"], errors=answer["errors"])
+        by_name[answer.pop("name")].update(answer)
     problems = [problem for fact in facts if fact["version"] is not None for problem in _judged(fact)]
     return facts, [*problems, *_misspelt(disabled)]
 

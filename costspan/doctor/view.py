@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from costspan.doctor.others import BY_ENTRY_POINT
 from costspan.doctor.program import concerned
 from costspan.doctor.sdks import patched
 from costspan.rates import plural
@@ -25,6 +26,7 @@ Line = tuple[str, str, str]
 
 _GOOD, _BAD, _ODD, _PLAIN = "✓", "✗", "!", "·"
 _STYLES: Final = {_GOOD: "green", _BAD: "bold red", _ODD: "yellow", _PLAIN: "dim"}
+_THEN: Final = "they are priced then, and charged to budgets, which cannot refuse their calls"
 _NAMES: Final = 18
 """Columns of the names."""
 
@@ -111,6 +113,8 @@ def _sdks(facts: list[dict[str, Any]]) -> Iterator[Line]:
             said = ["cannot be patched as it should"]
         if not fact["tested"]:
             said.append(f"tested is {fact['requires']}")
+        if fact["own_spans"]:
+            said.append("its own spans give way")
         if lacking and methods:
             said.append(f"this version lacks {', '.join(lacking)}")
         bad = bool(fact["errors"]) or not methods
@@ -126,7 +130,8 @@ def _others(facts: list[dict[str, Any]]) -> Iterator[Line]:
         if fact["framework"]:
             spans += ", those of agents and chains are not billed"
         of = f" of {', '.join(fact['of'])}" if fact["of"] else ""
-        yield _PLAIN, f"{fact['maker']}{of}", f"{fact['package']} {fact['version']}: {fact['active']}; {spans}"
+        active = "" if fact["active"] == BY_ENTRY_POINT else f"{fact['active']}; "
+        yield _PLAIN, f"{fact['maker']}{of}", f"{fact['package']} {fact['version']}: {active}{spans}"
     if not facts:
         yield _PLAIN, "none", "costspan alone sees the calls"
 
@@ -141,8 +146,8 @@ def _opentelemetry(facts: Mapping[str, Any]) -> Iterator[Line]:
         f"API {versions['opentelemetry-api']}, instrumentation {versions['opentelemetry-instrumentation']}",
     )
     yield {
-        "live": (_GOOD, "foreign spans", "are priced when they end: they can still be written to"),
-        "replaced": (_GOOD, "foreign spans", "are priced when they end: their frozen attributes are replaced"),
+        "live": (_GOOD, "foreign spans", f"can be written to when they end: {_THEN}"),
+        "replaced": (_GOOD, "foreign spans", f"are frozen when they end, and get new attributes: {_THEN}"),
         "exporter": (_BAD, "foreign spans", "cannot be written to when they end; only an exporter can add prices"),
     }[facts["ending_spans"]]
     yield _ODD if facts["sampler_drops"] else _GOOD, "sampler", facts["sampler"]
@@ -237,4 +242,8 @@ def _process(process: Mapping[str, Any]) -> Iterator[Line]:
 
         total = summary["total"]
         cost = UNKNOWN if total["calls"] == total["unpriced"] else format_usd(Decimal(total["cost"]))
-        yield _GOOD if total["calls"] else _ODD if process["sdks"] else _PLAIN, "calls counted", f"{total['calls']}, {cost}"
+        yield (
+            _GOOD if total["calls"] else _ODD if process["sdks"] else _PLAIN,
+            "calls counted",
+            f"{total['calls']}, {cost}",
+        )

@@ -49,10 +49,10 @@ def instructions(
     """Instructions of one run of ``stmt``, the loop around it included (about 200).
 
     ``stmt`` and ``setup`` are source text; names that ``setup`` binds are globals of ``stmt``. The module search path
-    of this process and ``env`` are passed on to ``program``, a Python interpreter. Raises ``RuntimeError`` with its output
-    if it fails.
+    of this process and ``env`` are passed on to ``program``, a Python interpreter. Raises ``RuntimeError`` with its
+    output if it fails.
 
-    A call of this function takes ten times as long as ``setup`` alone; an ``n`` of 1,000 is exact to a few instructions.
+    A call of this function takes ten times as long as ``setup`` alone; an ``n`` of 1,000 is exact to a few of them.
     """
     with tempfile.TemporaryDirectory() as folder:
         # Compiled once beforehand: a run that compiles modules and one that finds them compiled cannot be compared.

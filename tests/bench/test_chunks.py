@@ -1,7 +1,7 @@
 """What a streamed chunk may cost, in instructions: one step of a stream that an instrumented method has returned.
 
-The stand-in for the SDK's stream counts too, at 400 to 1,600: it is as thin as can be. The chunks are the SDK's own, since
-nearly all of the cost is reading them. `python -m tests.bars --full` measures the same in the SDK itself, for long.
+The stand-in for the SDK's stream counts too, at 400 to 1,600: it is as thin as can be. The chunks are the SDK's own,
+since nearly all of the cost is reading them. `python -m tests.bars --full` measures the same in the SDK itself.
 """
 
 from __future__ import annotations

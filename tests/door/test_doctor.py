@@ -170,9 +170,11 @@ def test_an_sdk_that_is_not_installed_is_not_looked_at(monkeypatch: pytest.Monke
 
 
 def test_what_the_installed_sdk_has_is_patched() -> None:
-    done = doctor("--json", only="costspan-openai")
-    (sdk,) = done.report["sdks"]
+    done = doctor("--json", only="costspan-openai,costspan-anthropic")
+    sdk, other = done.report["sdks"]
     assert (done.status, sdk["tested"], sdk["errors"]) == (0, True, [])
+    # The newest anthropic makes spans of its own, which would count each call twice.
+    assert (sdk["own_spans"], other["own_spans"]) == (False, int(other["version"].partition(".")[0]) >= 2)
     (create,) = [call for call in sdk["calls"] if call["name"] == "chat.completions.create"]
     assert create == {
         "name": "chat.completions.create",
@@ -270,6 +272,9 @@ def test_two_who_see_the_same_calls(tmp_path: Path) -> None:
     assert (found["framework"], found["spans"]) == (False, "priced")
     remedy = done.problem("warning", "instrumentations", "^ollama is instrumented by costspan and by their_ollama$")
     assert "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=ollama or =costspan-ollama" in remedy
+    # Where a program was looked into, it says who counts.
+    seen = program(tmp_path, "import costspan; costspan.init()", only="costspan-ollama", path=tmp_path)
+    assert seen.report["problems"] == []
     off = doctor("--json", only="costspan-ollama", path=tmp_path, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="ollama")
     assert not [p for p in off.report["problems"] if p["about"] == "instrumentations"]
 
@@ -656,10 +661,13 @@ def test_methods_that_somebody_has_put_back(tmp_path: Path) -> None:
     code = """
     import costspan
     import ollama
+    import wrapt
     from ollama._client import Client
     before = Client.chat
     costspan.init()
     Client.chat = before
+    # Who patches on top of it does no harm.
+    wrapt.wrap_function_wrapper(Client, "embed", lambda wrapped, _, args, kwargs: wrapped(*args, **kwargs))
     """
     done = program(tmp_path, code)
     assert "replaces them after costspan.init()" in done.problem("fault", "program", r"not patched: Client\.chat$")

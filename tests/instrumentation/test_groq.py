@@ -20,15 +20,15 @@ both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 
 AT = 1_795_824_000_000_000_000  # 2026-11-28
 ASK: Any = {"model": "openai/gpt-oss-120b", "messages": [{"role": "user", "content": "Say something about bridges"}]}
-USAGE = {
+USAGE: dict[str, Any] = {
     "prompt_tokens": 336,
     "completion_tokens": 96,
     "total_tokens": 432,
     "prompt_tokens_details": {"cached_tokens": 256},
     "completion_tokens_details": {"reasoning_tokens": 59},
 }
-WHO = {"id": "chatcmpl-1", "created": 1, "model": "openai/gpt-oss-120b", "service_tier": "on_demand"}
-SAYS = {"index": 0, "message": {"role": "assistant", "content": "They carry."}, "finish_reason": "stop"}
+WHO: dict[str, Any] = {"id": "chatcmpl-1", "created": 1, "model": "openai/gpt-oss-120b", "service_tier": "on_demand"}
+SAYS: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": "They carry."}, "finish_reason": "stop"}
 
 
 def part(**delta: Any) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def shares(*counts: tuple[str, int, int]) -> dict[str, Any]:
     }
 
 
-SEARCH = {"index": 0, "type": "search", "arguments": '{"query": "bridges"}'}
+SEARCH: dict[str, Any] = {"index": 0, "type": "search", "arguments": '{"query": "bridges"}'}
 SHARES = (("meta-llama/llama-4-scout-17b-16e-instruct", 1000, 100), ("openai/gpt-oss-120b", 2000, 300))
 COMPOUND_USAGE = {"prompt_tokens": 3000, "completion_tokens": 400, "total_tokens": 3400}
 COMPOUND = {

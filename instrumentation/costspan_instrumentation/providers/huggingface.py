@@ -61,12 +61,22 @@ def _request(arguments: Mapping[str, Any]) -> Attributes:
     return {**attributes, semconv.REQUEST_MODEL: model} if model else attributes
 
 
+def _whole(answer: Any) -> Any:
+    """An answer with all that came: the SDK's are dicts too, but as such they lack what it does not declare."""
+    return getattr(answer, "__dict__", answer)
+
+
+def _response(answer: Any) -> Attributes:
+    return compatible.response(_whole(answer))
+
+
+def _chunk(chunk: Any, seen: Seen) -> None:
+    compatible.chunk(_whole(chunk), seen)
+
+
 def _generated(answer: Any) -> Attributes:
     """Generated text; only one with its details tells counts, that of the prompt where its tokens were asked for."""
-    return _details(get(answer, "details"))
-
-
-def _details(details: Any) -> Attributes:
+    details = get(answer, "details")
     prompt = get(details, "input_length") or len(get(details, "prefill") or ()) or None
     attributes = known({semconv.INPUT_TOKENS: prompt, semconv.OUTPUT_TOKENS: get(details, "generated_tokens")})
     if reason := get(details, "finish_reason"):
@@ -77,17 +87,17 @@ def _details(details: Any) -> Attributes:
 def _text(chunk: Any, seen: Seen) -> None:
     text = chunk if isinstance(chunk, str) else get(get(chunk, "token"), "text")
     seen.characters += len(text or "")
-    if (details := get(chunk, "details")) is not None:
-        seen.attributes.update(_details(details))
+    if get(chunk, "details") is not None:
+        seen.attributes.update(_generated(chunk))
         seen.final = semconv.INPUT_TOKENS in seen.attributes
 
 
 _WHERE = (("_client", "InferenceClient"), ("_generated._async_client", "AsyncInferenceClient"))
 
 
-def _endpoints(method: str, prompt: str, *about: Any, **options: Any) -> tuple[Endpoint, ...]:
+def _endpoints(method: str, prompt: tuple[str, ...], *about: Any) -> tuple[Endpoint, ...]:
     """One method of both clients, which stand in modules of their own."""
-    options = {"content": (prompt,), "positional": (prompt,), **options}
+    options: dict[str, Any] = {"content": prompt, "positional": prompt[:1]}
     endpoints = (Endpoint(f"huggingface_hub.inference.{m}", f"{c}.{method}", *about, **options) for m, c in _WHERE)
     return tuple(replace(endpoint, choose=partial(_choose, endpoint)) for endpoint in endpoints)
 
@@ -97,17 +107,9 @@ HUGGINGFACE = Provider(
     requires="huggingface_hub>=0.28",
     base_url=_base_url,
     endpoints=(
-        *_endpoints(
-            "chat_completion",
-            "messages",
-            semconv.CHAT,
-            _request,
-            compatible.response,
-            compatible.chunk,
-            content=("messages", "tools"),
-        ),
-        *_endpoints("text_generation", "prompt", semconv.TEXT_COMPLETION, _request, _generated, _text),
+        *_endpoints("chat_completion", ("messages", "tools"), semconv.CHAT, _request, _response, _chunk),
+        *_endpoints("text_generation", ("prompt",), semconv.TEXT_COMPLETION, _request, _generated, _text),
         # Numbers alone come back: nothing tells what they cost.
-        *_endpoints("feature_extraction", "text", semconv.EMBEDDINGS, _request, lambda _: {}),
+        *_endpoints("feature_extraction", ("text",), semconv.EMBEDDINGS, _request, lambda _: {}),
     ),
 )

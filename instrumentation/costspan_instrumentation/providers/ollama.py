@@ -65,8 +65,6 @@ def _response(answer: Any) -> Attributes:
     attributes = known({semconv.RESPONSE_MODEL: get(answer, "model"), **chat_usage(answer)})
     if reason := get(answer, "done_reason"):
         attributes[semconv.RESPONSE_FINISH_REASONS] = (reason,)
-    if get(answer, "remote_host"):
-        attributes[semconv.SERVICE_TIER] = _CLOUD
     return attributes
 
 

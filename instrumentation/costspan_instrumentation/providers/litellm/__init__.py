@@ -6,6 +6,7 @@ provider itself reports is.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from costspan_instrumentation import semconv
 from costspan_instrumentation.provider import Attributes, Endpoint, Provider
 from costspan_instrumentation.providers import audio
-from costspan_instrumentation.providers.litellm import answers, whose
+from costspan_instrumentation.providers.litellm import answers, media, whose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+_AZURE_SINCE = "2024-09-01"
 _MOCKS = ("mock_response", "mock_tool_calls", "mock_timeout")
 
 
@@ -28,7 +30,11 @@ def _choose(endpoint: Endpoint, arguments: Mapping[str, Any], _: Any) -> tuple[E
 
 def _ask(arguments: Mapping[str, Any], _host: str, _instance: Any) -> Mapping[str, Any] | None:
     """Asks for a stream's usage past LiteLLM, which then keeps it for `gathered`; OpenAI it asks by itself."""
-    if whose.asked(arguments)[0] not in {"azure", "deepseek"} or arguments.get("stream_options"):
+    provider = whose.asked(arguments)[0]
+    if provider not in {"azure", "deepseek"} or arguments.get("stream_options"):
+        return None
+    version = arguments.get("api_version") or os.environ.get("AZURE_API_VERSION", "")
+    if provider == "azure" and version[:1].isdigit() and version < _AZURE_SINCE:
         return None
     return {"extra_body": {"stream_options": {"include_usage": True}, **(arguments.get("extra_body") or {})}}
 
@@ -93,10 +99,10 @@ LITELLM = Provider(
             content=("input", "instructions", "tools"),
             chunk=answers.event,
         ),
-        _endpoint("embedding", semconv.EMBEDDINGS, answers.embeddings, "model", "input", content=("input",)),
-        _endpoint("rerank", semconv.RERANK, answers.ranked, "model", "query", "documents"),
-        _endpoint("image_generation", semconv.IMAGE_GENERATION, answers.images, "prompt", "model"),
-        _endpoint("transcription", semconv.TRANSCRIPTION, answers.heard, "model", "file"),
+        _endpoint("embedding", semconv.EMBEDDINGS, media.embeddings, "model", "input", content=("input",)),
+        _endpoint("rerank", semconv.RERANK, media.ranked, "model", "query", "documents"),
+        _endpoint("image_generation", semconv.IMAGE_GENERATION, media.images, "prompt", "model"),
+        _endpoint("transcription", semconv.TRANSCRIPTION, media.heard, "model", "file"),
         _endpoint(
             "speech", semconv.SPEECH, lambda *_: {}, "model", "input", content=("input",), billed=audio.characters
         ),

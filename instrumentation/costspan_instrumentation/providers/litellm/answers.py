@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from costspan_instrumentation import semconv
-from costspan_instrumentation.provider import Attributes, Seen, fields_of, get, known, total, undeclared
+from costspan_instrumentation.provider import Attributes, Seen, fields_of, get, known, undeclared
 from costspan_instrumentation.providers import compatible
 from costspan_instrumentation.providers.litellm import whose
-from costspan_instrumentation.providers.openai import chat_usage, images_usage, responses, transcription_usage
+from costspan_instrumentation.providers.openai import chat_usage, responses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,7 +45,11 @@ def reader(read: Callable[[Any, Mapping[str, Any]], Attributes]) -> Callable[[An
         aside = whose.hidden(answer)
         told = compatible.identity(answer) if whose.from_cache(aside) else read(answer, aside)
         # What has no id of its own, LiteLLM records under that of the call.
-        return known({semconv.RESPONSE_ID: aside.get("litellm_call_id")}) | told | whose.answered(aside)
+        return (
+            known({semconv.RESPONSE_ID: aside.get("litellm_call_id")})
+            | told
+            | whose.answered(aside, get(answer, "model"))
+        )
 
     return response
 
@@ -59,7 +63,7 @@ def chunk(part: Any, seen: Seen) -> None:
     """A chunk of a completion. A usage that it may have, LiteLLM may have guessed: `gathered` finds the provider's."""
     if not seen.started:
         seen.started = True
-        seen.attributes.update(compatible.identity(part) | whose.answered(whose.hidden(part)))
+        seen.attributes.update(compatible.identity(part) | whose.answered(whose.hidden(part), get(part, "model")))
     compatible.content(part, seen)
 
 
@@ -79,33 +83,6 @@ def gathered(stream: Any, seen: Seen) -> None:
         seen.final = True
 
 
-def embeddings(answer: Any, _aside: Mapping[str, Any]) -> Attributes:
-    """Embeddings."""
-    return compatible.embeddings_response(answer)
-
-
-def ranked(answer: Any, _aside: Mapping[str, Any]) -> Attributes:
-    """Documents in order, billed by the search or by the token."""
-    meta = get(answer, "meta")
-    billed = get(meta, "billed_units")
-    tokens = get(billed, "total_tokens") or get(get(meta, "tokens"), "input_tokens")
-    return known({semconv.RERANK_SEARCHES: get(billed, "search_units"), semconv.INPUT_TOKENS: tokens})
-
-
-def images(answer: Any, _aside: Mapping[str, Any]) -> Attributes:
-    """Images, billed by the token or by the piece."""
-    usage = get(answer, "usage")
-    if total(get(usage, "input_tokens"), get(usage, "output_tokens")):
-        return images_usage(usage)
-    return known({semconv.IMAGES: len(get(answer, "data") or ()) or None})
-
-
-def heard(answer: Any, _aside: Mapping[str, Any]) -> Attributes:
-    """A transcription, billed by the token or by the second."""
-    usage = get(answer, "usage")
-    return transcription_usage(usage) if usage else known({semconv.AUDIO_SECONDS: get(answer, "duration")})
-
-
 def response(answer: Any, aside: Mapping[str, Any]) -> Attributes:
     """An answer in the form of OpenAI's responses."""
     told = responses.CREATE.response(answer)
@@ -118,4 +95,4 @@ def event(part: Any, seen: Seen) -> None:
     if responses.CREATE.chunk is not None:
         responses.CREATE.chunk(part, seen)
     if (answer := get(part, "response")) is not None:
-        seen.attributes.update(whose.answered(whose.hidden(answer)))
+        seen.attributes.update(whose.answered(whose.hidden(answer), get(answer, "model")))

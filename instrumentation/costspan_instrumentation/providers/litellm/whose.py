@@ -81,9 +81,9 @@ def hidden(answer: Any) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def answered(aside: Mapping[str, Any]) -> Attributes:
-    """Who answered, as LiteLLM found out."""
-    provider, model = aside.get("custom_llm_provider") or "", aside.get("provider_response_model")
+def answered(aside: Mapping[str, Any], model: Any) -> Attributes:
+    """Who answered, as LiteLLM found out; it may have put its own name of the provider before that of the model."""
+    provider, model = aside.get("custom_llm_provider") or "", aside.get("provider_response_model") or model
     named = {semconv.RESPONSE_MODEL: model.removeprefix(f"{provider}/")} if isinstance(model, str) else {}
     return {**_place(provider, aside.get("api_base")), **named}
 
