@@ -12,9 +12,13 @@ import pytest
 
 from tests.bench.instructions import available, instructions
 
-pytestmark = pytest.mark.skipif(
-    not available() and os.environ.get("CI") != "true", reason="counting instructions needs valgrind"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not available() and os.environ.get("CI") != "true", reason="counting instructions needs valgrind"
+    ),
+    # An SDK is imported under valgrind, several times.
+    pytest.mark.timeout(900),
+]
 
 SETUP = """
 for _ in range({classes}):

@@ -277,7 +277,7 @@ async def test_what_anthropic_counts_beside_tokens_is_kept(
         pytest.skip("this version drops the lifetimes of cache writes")
     call = litellm.acompletion if is_async else litellm.completion
     answer = await finished(
-        call("claude-sonnet-4-5", ASK, stream=streamed, **to(server, api_base=server.url)), is_async
+        call("anthropic/claude-sonnet-4-5", ASK, stream=streamed, **to(server, api_base=server.url)), is_async
     )
     if streamed:
         await items(answer, is_async)
@@ -356,6 +356,22 @@ def test_the_prefix_of_a_model_tells_the_provider(
 
 
 @pytest.mark.parametrize(
+    ("aside", "provider"),
+    [
+        ({"custom_llm_provider": "xai", "api_base": "https://api.x.ai/v1"}, "x_ai"),
+        # Some adapters do not say who they are for.
+        ({"api_base": "https://api.anthropic.com/v1/messages"}, "anthropic"),
+        ({"api_base": "http://127.0.0.1:8000"}, None),
+        ({"custom_llm_provider": "openai", "api_base": "https://api.deepseek.com/v1"}, "deepseek"),
+        ({"custom_llm_provider": "openai"}, "openai"),
+        ({}, None),
+    ],
+)
+def test_the_answer_tells_the_provider(aside: dict[str, Any], provider: str | None) -> None:
+    assert whose.answered(aside, "any").get("gen_ai.provider.name") == provider
+
+
+@pytest.mark.parametrize(
     ("aside", "reported"),
     [
         ({"response_cost": 0.5}, None),
@@ -385,7 +401,10 @@ async def test_text_completions(server: Asked, litellm: Any, watched: Watched, i
         await items(answer, is_async)
     told = watched.one()
     assert told["gen_ai.operation.name"] == "text_completion"
-    if not streamed or keeps_usage(litellm):
+    if streamed and (is_async or not keeps_usage(litellm)):
+        # The asynchronous stream hides the one that keeps the usage in a generator.
+        assert told["costspan.usage.estimated"] is True
+    else:
         assert (told["gen_ai.usage.input_tokens"], told["gen_ai.usage.output_tokens"]) == (1000, 100)
 
 
@@ -478,7 +497,7 @@ def test_what_litellm_records_itself_is_not_counted_again(
                 list(answer) if kind == "stream" else None
             time.sleep(1)
     finally:
-        litellm.callbacks = []
+        litellm.logging_callback_manager._reset_all_callbacks()
         processing.shutdown()
     spans = watched.spans()
     counted = [span for span in spans if "costspan.cost.status" in (span.attributes or {})]

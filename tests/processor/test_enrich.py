@@ -142,6 +142,33 @@ def test_usage_of_other_models_inside_a_call_is_added(book: PriceBook) -> None:
     assert reading.tokens == {"input": 1200, "cache_read": 800, "output": 200}
 
 
+def test_totals_that_are_shared_out_are_priced_by_each_model_and_counted_once(book: PriceBook) -> None:
+    shares = [
+        {"model": "large", "gen_ai.usage.input_tokens": 1000, "gen_ai.usage.output_tokens": 40},
+        {"model": "small", "gen_ai.usage.input_tokens": 1000, "gen_ai.usage.output_tokens": 60},
+    ]
+    plain = {key: value for key, value in CHAT.items() if "cache_read" not in key}
+    apart = [
+        enrich(
+            {**plain, "gen_ai.request.model": share["model"], "gen_ai.response.model": share["model"], **share},
+            AT,
+            book,
+        )
+        for share in shares
+    ]
+    attributes = {**plain, "costspan.usage.by_model": json.dumps(shares)}
+    result = enrich(attributes, AT, book)
+    assert result["costspan.cost.total"] == pytest.approx(sum(float(str(one["costspan.cost.total"])) for one in apart))
+    reading = read(attributes)
+    assert reading is not None
+    assert reading.tokens == {"input": 2000, "output": 100}
+    assert enrich({**plain, "costspan.usage.by_model": "[1, 2"}, AT, book)["costspan.cost.status"] == "invalid_usage"
+
+
+def test_a_roll_up_is_no_call(book: PriceBook) -> None:
+    assert enrich({**CHAT, "costspan.rollup": True}, AT, book) == {}
+
+
 def test_a_part_without_a_price_makes_the_sum_partial(book: PriceBook) -> None:
     part = {"model": "huge", "gen_ai.usage.input_tokens": 1000}
     result = enrich({**CHAT, "costspan.usage.iterations": json.dumps([part])}, AT, book)

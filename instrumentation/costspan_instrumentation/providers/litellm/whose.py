@@ -70,7 +70,9 @@ def request(arguments: Mapping[str, Any]) -> Attributes:
 def _place(provider: str, url: Any) -> Attributes:
     parts = urlsplit(str(url)) if url else None
     host = (parts.hostname if parts else None) or ""
-    name = provider_of(host) or "openai" if provider in _ANY_HOST else NAMES.get(provider, provider)
+    name = NAMES.get(provider, provider)
+    if not provider or provider in _ANY_HOST:
+        name = provider_of(host) or ("openai" if provider else "")
     port = parts.port if parts and parts.port not in {None, 80, 443} else None
     return known({semconv.PROVIDER: name or None, semconv.SERVER_ADDRESS: host or None, semconv.SERVER_PORT: port})
 
