@@ -263,6 +263,7 @@ class _Call:
 class _Watched:
     """An iterator, synchronous or asynchronous, that shows each chunk to its call on the way to the application."""
 
+    # No `__getattr__`, in whose presence the interpreter takes ten times as long to read one of these.
     __slots__ = ("__weakref__", "_call", "_read", "_seen", "_source")
 
     def __init__(self, source: Any, call: _Call) -> None:
@@ -346,13 +347,19 @@ class _Watched:
         finally:
             self._call.end()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
-
     def __del__(self) -> None:
         # Other people's locks may be held here: only a record on a queue, which the next call or flush drains.
         if not self._call._ended:
             self._call.engine._abandoned.put((self._call, time_ns()))
+
+
+class _Handed(_Watched):
+    """One that the application gets in its own hands, with whatever else the iterator can do."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
 
 
 def _unread(_chunk: Any, _seen: Any) -> None:
@@ -810,7 +817,7 @@ class Engine:
             call.seen.asked = call.asked
             if self._watch_iterator(call, result):
                 return result
-            watched = _Watched(result, call)
+            watched = _Handed(result, call)
             # A generator stays one: what the application may do with it, it can do with ours.
             return iter(watched) if kind == "generator" else _relayed(watched) if kind == "async generator" else watched
         except Exception as error:  # noqa: BLE001
@@ -873,10 +880,10 @@ class Engine:
         owner, reference = type(response), weakref.ref(response)
 
         def iter_bytes(*args: Any, **kwargs: Any) -> Any:
-            return _Watched(owner.iter_bytes(reference(), *args, **kwargs), call)
+            return _Handed(owner.iter_bytes(reference(), *args, **kwargs), call)
 
         def aiter_bytes(*args: Any, **kwargs: Any) -> Any:
-            return _Watched(owner.aiter_bytes(reference(), *args, **kwargs), call)
+            return _Handed(owner.aiter_bytes(reference(), *args, **kwargs), call)
 
         response.iter_bytes, response.aiter_bytes = iter_bytes, aiter_bytes
         response._costspan = _Mark(call)

@@ -1,7 +1,7 @@
 """What a streamed chunk may cost, in instructions: one step of a stream that an instrumented method has returned.
 
-The stand-in for the SDK's stream counts too, at 400 to 1,600: it is as thin as can be. The chunks are the SDK's own,
-since nearly all of the cost is reading them. `python -m tests.bars --full` measures the same in the SDK itself.
+The stand-in for the SDK's stream counts too: 640 of each figure, and 4,430 of the asynchronous one. The chunks are the
+SDK's own, since most of the cost is reading them. `python -m tests.bars --full` measures the same in the SDK itself.
 """
 
 from __future__ import annotations
@@ -101,18 +101,18 @@ chunk = GenerateContentResponse.model_validate({
     ("chunk", "asked", "statement", "most"),
     [
         pytest.param(OPENAI_CHAT, False, "next(chunks)", 4_600, id="openai chat"),
-        pytest.param(OPENAI_CHAT, True, "next(chunks)", 4_600, id="openai chat, asked for its usage by us"),
-        pytest.param(OPENAI_CHAT, False, "run(anext(async_chunks))", 4_600, id="openai chat, asynchronous"),
-        pytest.param(OPENAI_RESPONSES, False, "next(chunks)", 4_600, id="openai responses"),
-        pytest.param(ANTHROPIC, False, "next(chunks)", 4_600, id="anthropic"),
-        pytest.param(GOOGLE, False, "next(chunks)", 4_600, id="google"),
+        pytest.param(OPENAI_CHAT, True, "next(chunks)", 5_800, id="openai chat, asked for its usage by us"),
+        pytest.param(OPENAI_CHAT, False, "run(anext(async_chunks))", 10_000, id="openai chat, asynchronous"),
+        pytest.param(OPENAI_RESPONSES, False, "next(chunks)", 2_900, id="openai responses"),
+        pytest.param(ANTHROPIC, False, "next(chunks)", 3_700, id="anthropic"),
+        pytest.param(GOOGLE, False, "next(chunks)", 5_150, id="google"),
     ],
 )
 def test_a_chunk_stays_within_its_instructions(chunk: str, asked: bool, statement: str, most: int) -> None:
     # Two entries that collide in the interpreter's type cache add 2,000. That is the luck of the versions which the
     # classes got, and so of what was imported before: it must not decide, and a change for the worse shows with all.
     counted: list[float] = []
-    for classes in (0, 7, 23):
+    for classes in (0, 3, 7):
         counted.append(instructions(statement, SETUP.format(classes=classes, chunk=chunk, asked=asked), 1000))
         if counted[-1] <= most:
             return

