@@ -915,6 +915,7 @@ _FILE: Final = {
     "from": _Checker._origin,
     "aliases": _Checker._names,
     "free": _Checker._free,
+    "charged_tiers": _Checker._names,
     "source": _Checker._source,
     "fallback": _Checker._fallback,
     "prefixes": _Checker._prefixes,

@@ -249,6 +249,7 @@ class Shelf:
         """Whether the provider charges nothing."""
         self._free_endings: tuple[str, ...] = ()
         self._free_source = ""
+        self._charged_tiers: set[str] = set()
         for layer in layers:
             for model, entry in layer.get("models", {}).items():
                 self._exact[folded(model)] = model
@@ -266,6 +267,7 @@ class Shelf:
                 self.free = self.free or free is True
                 self._free_endings += () if free is True else tuple(free)
                 self._free_source = layer.get("source", "")
+            self._charged_tiers |= set(layer.get("charged_tiers", ()))
         self._exact.pop(ANY, None)
 
     @property
@@ -331,6 +333,8 @@ class Shelf:
         """Every card of a matched model; None if there is no price at any time."""
         tier, geo = _served(tier), geo.lower()
         if match.rule == "free":
+            if tier in self._charged_tiers:
+                return None
             card = self._free_card(match.model, own, book)
             return History([(*ALWAYS, card)])
         sheaf = self._sheaf(match.model)

@@ -99,6 +99,7 @@ _KIND: Final = (
 _GEO_OF_HOST: Final = re.compile(
     r"([a-z0-9-]+)\.api\.openai\.com|([a-z0-9-]+)-aiplatform\.googleapis\.com|aiplatform\.([a-z0-9-]+)\.rep\.googleapis\.com"
     r"|api\.([a-z0-9-]+)\.mistral\.ai"
+    r"|(?:.+\.)?bedrock[a-z-]*\.([a-z0-9-]+)\.(?:vpce\.)?(?:amazonaws\.com(?:\.cn)?|api\.aws)"
 )
 _UNSAID_TIERS: Final = frozenset({"auto", "default"})
 

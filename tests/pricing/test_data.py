@@ -242,6 +242,11 @@ def test_a_tier_that_a_cloud_has_no_price_for_is_an_estimate() -> None:
     assert (cost.usd, cost.status, cost.flags) == (Decimal("0.06"), "estimated", ("tier_unpriced",))
 
 
+def test_what_a_free_provider_sells_in_its_cloud_has_no_price() -> None:
+    assert price("ollama/gpt-oss:120b-cloud", tier="standard", input=1).status == "free"
+    assert BOOK.card("ollama", "gpt-oss:120b-cloud", instant(NOW), "cloud") is None
+
+
 def test_searches_are_not_part_of_a_regional_premium() -> None:
     cost = price("vertex_ai/claude-sonnet-4-5", geo="us-east5", input=10_000, extra={"web_searches": 3})
     assert cost.usd == Decimal("0.033") + 3 * Decimal("0.01")

@@ -226,6 +226,10 @@ def test_a_reported_cost_that_is_no_money_leaves_the_books(nonsense: object, boo
         ({"openai.request.service_tier": "auto"}, None, None),
         ({"costspan.geo": "us", "server.address": "eu.api.openai.com"}, None, "us"),
         ({"server.address": "eu.api.openai.com"}, None, "eu"),
+        ({"server.address": "bedrock-runtime.us-gov-west-1.amazonaws.com"}, None, "us-gov-west-1"),
+        ({"server.address": "bedrock-agent-runtime-fips.eu-west-2.api.aws"}, None, "eu-west-2"),
+        ({"server.address": "vpce-1.bedrock-runtime.ap-south-1.vpce.amazonaws.com"}, None, "ap-south-1"),
+        ({"server.address": "bedrock-mantle.eu-central-1.api.aws"}, None, "eu-central-1"),
     ],
 )
 def test_tier_and_region(attributes: dict[str, Any], tier: str | None, geo: str | None) -> None:
