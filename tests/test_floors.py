@@ -20,6 +20,14 @@ def test_instrumentation_uses_the_api_of_opentelemetry_and_never_its_sdk() -> No
     assert found == []
 
 
+def test_a_provider_is_a_table_and_readers_and_the_engine_knows_none() -> None:
+    floor = ROOT / "instrumentation" / "costspan_instrumentation"
+    lines = {path: path.read_text(encoding="utf-8").count("\n") for path in (floor / "providers").rglob("*.py")}
+    assert len(lines) > 20
+    assert [f"{path.relative_to(floor)}: {count}" for path, count in lines.items() if count > 120] == []
+    assert [name for name in _imports(floor / "engine.py") if "providers" in name] == []
+
+
 def test_importing_costspan_imports_no_provider_sdk_and_no_optional_part() -> None:
     heavy = ["openai", "anthropic", "google.genai", "redis", "grpc", "typer", "rich", "prometheus_client"]
     code = f"import sys, costspan; print([name for name in {heavy!r} if name in sys.modules])"

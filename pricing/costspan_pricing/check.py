@@ -985,7 +985,7 @@ _MULTIPLIER: Final = {
     "source": _Checker._source,
     **_COMMENT,
 }
-_FEE: Final = {"rates": _Checker._rates, "source": _Checker._source, **_COMMENT}
+_FEE: Final = {"rates": _Checker._rates, "models": _Checker._models_meant, "source": _Checker._source, **_COMMENT}
 _CURRENCY_FIELDS: Final = {"code": _Checker._code, "usd": _Checker._currency_rates, **_COMMENT}
 _CURRENCY_RATE: Final = {
     "from": _Checker._instant,

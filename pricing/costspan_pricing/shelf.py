@@ -388,7 +388,7 @@ class Shelf:
                 break
         timeline, facts, fallback, fees = sheaf
         for layer in self.layers:
-            fees = [*fees, *layer.get("fees", ())]
+            fees = [*fees, *(fee for fee in layer.get("fees", ()) if _meant(fee, model))]
             entry = layer.get("models", {}).get(model)
             if entry is not None:
                 fallback = {**fallback, **layer.get("fallback", {}), **entry.get("fallback", {})}
@@ -555,13 +555,16 @@ def _applies(multiplier: Mapping[str, Any], model: str, geo: str, released: str)
     regions = multiplier.get("geo")
     if regions is not None and geo not in regions and (ANY not in regions or geo in _EVERYWHERE):
         return False
-    patterns = multiplier.get("models")
-    if patterns is not None and not any(
-        model.startswith(pattern[:-1]) if pattern.endswith(ANY) else model == pattern for pattern in patterns
-    ):
-        return False
     since = multiplier.get("released_from", "")
-    return not since or released >= since
+    return _meant(multiplier, model) and (not since or released >= since)
+
+
+def _meant(written: Mapping[str, Any], model: str) -> bool:
+    """Whether what is written holds for this model: for all, if it names none."""
+    patterns = written.get("models")
+    return patterns is None or any(
+        model.startswith(pattern[:-1]) if pattern.endswith(ANY) else model == pattern for pattern in patterns
+    )
 
 
 def _holds(multiplier: Mapping[str, Any], start: int) -> bool:

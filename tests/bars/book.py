@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
+from costspan_instrumentation.providers.openai import reported_cost
 from costspan_pricing import METERS, PriceBook, Usage
 from tests.bars.load import ROOT
 from tests.bars.report import CACHE, SHARED, Bar, at_most, none_of, on_path, python, skipped, without_program
@@ -32,12 +36,18 @@ def vectors(full: bool) -> Iterator[Bar]:
         yield from skipped(("vectors",), "no vectors beside this checkout")
         return
     cases = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+    told = ("id", "provider", "model", "usage_format", "usage", "at", "tier", "context")
+    answers = _priced([{key: case[key] for key in told if key in case} for case in cases])
+    wrong = [f"{case['id']}: {mistake}" for case in cases if (mistake := _mistake(case, answers.get(case["id"])))]
+    yield none_of("vectors", wrong, f"{len(cases)} wrong", "of all providers")
+
+
+def _priced(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Line by line through `costspan price`: the answers by their id."""
     with tempfile.TemporaryDirectory() as folder:
         asked = Path(folder) / "asked.jsonl"
-        told = ("id", "provider", "model", "usage_format", "usage", "at", "tier", "context")
-        lines = [json.dumps({key: case[key] for key in told if key in case}) for case in cases]
-        asked.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        # The exit status is 1 if a line cannot be read; the line says so itself, and is counted below.
+        asked.write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
+        # The exit status is 1 if a line cannot be read; the line says so itself.
         out = subprocess.run(
             [sys.executable, "-m", "costspan", "price", str(asked)],
             capture_output=True,
@@ -45,9 +55,7 @@ def vectors(full: bool) -> Iterator[Bar]:
             env=on_path(),
             cwd=ROOT,
         ).stdout
-    answers = {answer["id"]: answer for answer in map(json.loads, out.splitlines())}
-    wrong = [f"{case['id']}: {mistake}" for case in cases if (mistake := _mistake(case, answers.get(case["id"])))]
-    yield none_of("vectors", wrong, f"{len(cases)} wrong", "of all providers")
+    return {answer["id"]: answer for answer in map(json.loads, out.splitlines())}
 
 
 def _mistake(case: dict[str, Any], answer: dict[str, Any] | None) -> str | None:
@@ -62,6 +70,68 @@ def _mistake(case: dict[str, Any], answer: dict[str, Any] | None) -> str | None:
     if flag is not None and flag not in answer["flags"]:
         return f"flags {answer['flags']} without {flag}"
     return None
+
+
+def reported(full: bool) -> Iterator[Bar]:
+    """What providers charged for recorded calls, as their responses say, and what the book makes of the same usage."""
+    folders = [Path(folder) for folder in os.environ.get("COSTSPAN_EXCHANGES", "").split(os.pathsep) if folder]
+    charged: dict[str, tuple[Decimal, str | None]] = {}
+    lines: list[dict[str, Any]] = []
+    for file in sorted(file for folder in folders for file in folder.glob("*.json")):
+        exchange = json.loads(file.read_text(encoding="utf-8"))
+        usage = exchange["usage"]
+        told = reported_cost(usage).get("costspan.usage.reported_cost") if isinstance(usage, dict) else None
+        if told is None:
+            continue
+        charged[exchange["id"]] = Decimal(str(told)), _why_else(exchange)
+        lines.append(_as_asked(exchange))
+    if not lines:
+        yield from skipped(("reported",), "no recorded exchanges (COSTSPAN_EXCHANGES)")
+        return
+    for name, answer in _priced(lines).items():
+        theirs, reason = charged[name]
+        ours = None if answer["usd"] is None else Decimal(answer["usd"])
+        agree = ours is not None and abs(ours - theirs) * 100 <= theirs
+        figure = f"ours {answer['status'] if ours is None else f'${ours:f}'}"
+        note = name if agree else f"{name}: {reason or 'NOT EXPLAINED'}"
+        yield Bar("reported", figure, f"${theirs:f}", agree or reason is not None, note)
+
+
+def _as_asked(exchange: Mapping[str, Any]) -> dict[str, Any]:
+    """A line for `costspan price`: the usage without its cost, on the day of the call."""
+    usage = {key: value for key, value in exchange["usage"].items() if not key.startswith(("cost", "estimated_cost"))}
+    usage_format = f"openai.{exchange['api'].partition('.')[2]}"
+    if usage_format == "openai.rerank":
+        usage_format = "cohere.rerank" if "search_units" in usage else "openai.embeddings"
+        usage = {"billed_units": usage} if "search_units" in usage else usage
+    elif "prompt_tokens" in usage and usage_format != "openai.embeddings":
+        usage_format = "openai.chat"
+    asked = {
+        "id": exchange["id"],
+        "provider": exchange["provider"],
+        "model": exchange["response_model"] or exchange["model"] or "unnamed",
+        "usage_format": usage_format,
+        "usage": usage,
+        "tier": usage.get("service_tier") or "standard",
+    }
+    # Its moment in an SSE stream is in text, in a plain answer in JSON.
+    moment = re.search(r'\\?"created(?:_at)?\\?":\s*(\d{10})', json.dumps(exchange["response"]["body"]))
+    return asked if moment is None else {**asked, "at": datetime.fromtimestamp(int(moment[1]), UTC).isoformat()}
+
+
+def _why_else(exchange: Mapping[str, Any]) -> str | None:
+    """Why the price of a call may differ from the book's, where that is known."""
+    provider, model = exchange["provider"], str(exchange["response_model"] or exchange["model"])
+    if "no-request-recorded" in exchange["tags"] and "image-generation-call" in exchange["tags"]:
+        return "a figure made up for a test: 123,456 ticks"
+    if provider == "openrouter" and model.startswith(("qwen/", "deepseek/", "openai/gpt-oss")):
+        return "open weights: the router chose a host, and each has a price of its own"
+    return {
+        "openai_compatible": "a host that nobody names",
+        "huggingface": "the router chose a host that the model's name does not tell",
+        "xai.images": "xAI's images report no usage, only the cost",
+        "openrouter.transcription": "names no model",
+    }.get(exchange["api"] if exchange["api"] in {"xai.images", "openrouter.transcription"} else provider)
 
 
 def contents(full: bool) -> Iterator[Bar]:
@@ -202,6 +272,7 @@ _PEERS: Final = (
 
 MEASURES: Final[Mapping[str, Callable[[bool], Iterator[Bar]]]] = {
     "vectors": vectors,
+    "reported": reported,
     "book.contents": contents,
     "arithmetic": arithmetic,
     "instructions.book": speed,

@@ -104,15 +104,12 @@ def _told(usage: Any) -> dict[str, Any]:
     return {name: value for name in _USAGE if (value := get(usage, name)) is not None}
 
 
-_CONTENT = ("system", "messages", "tools")
-
-
 def endpoints(module: str, *others: str) -> tuple[Endpoint, ...]:
     """The methods that send a request themselves; `tool_runner` and `thread` go through them, in every version."""
 
     def endpoint(method: str, **options: Any) -> Endpoint:
-        options = {"request": _request, "response": _response, "content": _CONTENT, "moved_from": others, **options}
-        return Endpoint(module, method, semconv.CHAT, **options)
+        options = {"request": _request, "response": _response, "moved_from": others, **options}
+        return Endpoint(module, method, semconv.CHAT, content=("system", "messages", "tools"), **options)
 
     return (
         endpoint("Messages.create", chunk=_chunk),

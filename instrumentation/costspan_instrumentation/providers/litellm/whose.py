@@ -10,7 +10,7 @@ from costspan_instrumentation import semconv
 from costspan_instrumentation.hosts import provider_of
 from costspan_instrumentation.provider import Attributes, decoded, get, known, undeclared
 from costspan_instrumentation.providers import compatible
-from costspan_instrumentation.providers.openai.usage import reported_cost
+from costspan_instrumentation.providers.openai.gateways import reported_cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from costspan_instrumentation.provider import Provider
 from costspan_instrumentation.providers.openai import chat, media, responses, sessions
+from costspan_instrumentation.providers.openai.gateways import reported_cost
 from costspan_instrumentation.providers.openai.media import images_usage, speech_usage, transcription_usage
 from costspan_instrumentation.providers.openai.requests import base_url
-from costspan_instrumentation.providers.openai.usage import chat_usage, embeddings_usage, reported_cost, responses_usage
+from costspan_instrumentation.providers.openai.usage import chat_usage, embeddings_usage, responses_usage
 
 __all__ = [
     "OPENAI",

@@ -52,29 +52,17 @@ def _chat_chunk(chunk: Any, seen: Seen) -> bool:
 
 
 def _whole_chunk(chunk: Any, seen: Seen) -> bool:
+    """Reads any chunk, of a chat or of a completion."""
     told = chunk.__dict__
     usage = told["usage"]
     for choice in told["choices"] or ():
         part = choice.__dict__
-        if (delta := part["delta"]) is not None and (text := delta.content):
+        delta = part.get("delta")
+        if text := part.get("text") if delta is None else delta.content:
             seen.characters += len(text)
         if reason := part["finish_reason"]:
             usage = usage or get(get(chunk, "x_groq"), "usage")
             _finished(reason, seen)
-    if usage or not seen.started:
-        _told(chunk, usage, seen)
-    return seen.asked and hides(chunk, told)
-
-
-def _completion_chunk(chunk: Any, seen: Seen) -> bool:
-    told = chunk.__dict__
-    for choice in told["choices"] or ():
-        part = choice.__dict__
-        if text := part["text"]:
-            seen.characters += len(text)
-        if reason := part["finish_reason"]:
-            _finished(reason, seen)
-    usage = told["usage"]
     if usage or not seen.started:
         _told(chunk, usage, seen)
     return seen.asked and hides(chunk, told)
@@ -123,7 +111,7 @@ COMPLETE = Endpoint(
     semconv.TEXT_COMPLETION,
     request,
     _chat_response,
-    _completion_chunk,
+    _whole_chunk,
     content=("prompt", "suffix"),
     ask=ask,
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from costspan_instrumentation import semconv
 from costspan_instrumentation.provider import Attributes, fields_of, get, known, total, undeclared
+from costspan_instrumentation.providers.openai.gateways import billed_beside, reported_cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,9 +73,12 @@ def _usage(usage: Any, tokens_in: Any, tokens_out: Any, details_in: Any, details
         if reasoning and get(usage, "total_tokens") == total(tokens_in, tokens_out, reasoning):
             attributes[semconv.OUTPUT_TOKENS] = total(tokens_out, reasoning)
     if unusual := undeclared(usage):
-        if semconv.CACHE_READ_TOKENS not in attributes and (cached := unusual.get("prompt_cache_hit_tokens")):
+        # DeepSeek's name, and Moonshot's.
+        cached = unusual.get("prompt_cache_hit_tokens") or unusual.get("cached_tokens")
+        if cached and semconv.CACHE_READ_TOKENS not in attributes:
             attributes[semconv.CACHE_READ_TOKENS] = cached
         attributes.update(reported_cost(unusual))
+        attributes.update(billed_beside(unusual, tokens_out))
     return attributes
 
 
@@ -102,18 +106,3 @@ def _parts(details: Any, parts: Mapping[str, str], attributes: Attributes) -> bo
                 if count and name in parts:
                     attributes[parts[name]] = count
     return found
-
-
-def reported_cost(usage: Mapping[str, Any]) -> Attributes:
-    """The cost in USD that a gateway reports itself: OpenRouter's number, Perplexity's object, xAI's 10^-10 ticks.
-
-    >>> reported_cost({"cost": {"total_cost": 0.006}}), reported_cost({"cost_in_usd_ticks": 15_000_000})
-    ({'costspan.usage.reported_cost': 0.006}, {'costspan.usage.reported_cost': 0.0015})
-    """
-    cost = usage.get("cost")
-    if cost is None:
-        ticks = usage.get("cost_in_usd_ticks")
-        return {semconv.USAGE_REPORTED_COST: ticks / 10**10} if isinstance(ticks, int) else {}
-    if not isinstance(cost, int | float):
-        cost = get(cost, "total_cost")
-    return known({semconv.USAGE_REPORTED_COST: cost})
