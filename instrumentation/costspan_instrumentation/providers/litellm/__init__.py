@@ -66,7 +66,7 @@ _STREAMED: dict[str, Any] = {"chunk": answers.chunk, "gathered": answers.gathere
 
 LITELLM = Provider(
     name="litellm",
-    requires="litellm>=1.60",
+    requires="litellm>=1.100",
     base_url=lambda _: None,
     iterator="__next__",
     covers=True,

@@ -70,8 +70,9 @@ def chunk(part: Any, seen: Seen) -> None:
 def _add(usage: Any, sent: dict[str, Any]) -> None:
     """What a later usage leaves out, or tells as nothing, an earlier one has told."""
     for name, value in {**fields_of(usage), **undeclared(usage)}.items():
-        if any(fields_of(value).values()):
-            _add(value, sent.setdefault(name, {}))
+        if parts := fields_of(value):
+            if any(parts.values()):
+                _add(value, sent.setdefault(name, {}))
         elif value:
             sent[name] = value
 
