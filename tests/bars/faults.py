@@ -10,6 +10,7 @@ import asyncio
 import gc
 import importlib
 import importlib.util
+import inspect
 import json
 import os
 import random
@@ -17,7 +18,9 @@ import re
 import subprocess
 import sys
 import tempfile
+import types
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -25,12 +28,15 @@ from tests.bars.load import ROOT
 from tests.bars.report import SHARED, Bar, none_of, on_path, skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
 
-APIS: Final = ("openai.chat", "openai.responses", "openai.embeddings", "anthropic.messages", "google.generate_content")
+APIS: Final = (
+    "openai.chat", "openai.responses", "openai.embeddings", "anthropic.messages", "google.generate_content",
+    "bedrock.converse", "bedrock.converse_stream", "mistral.chat", "cohere.chat", "groq.chat", "ollama.chat",
+)  # fmt: skip
 OUTSIDE: Final = ("none", "status", "cut", "abandon", "close", "cancel", "pressure", "fork")
 """What happens around us: an error answer, a connection cut in mid-stream, a stream that is dropped or closed early, a
-task that is cancelled while it waits, a collector of garbage that runs all the time, a call in a forked child."""
+task that is cancelled wherever it waits, a collector of garbage that runs all the time, a call in a forked child."""
 INSIDE: Final = ("none", "request", "response", "chunk", "before", "after", "exporter", "book", "attribution")
 """What of ours raises."""
 
@@ -52,9 +58,13 @@ class Case(NamedTuple):
         """A random case that makes sense."""
         exchange = chance.choice(known)
         streamed = bool(exchange["stream"])
-        kinds = [k for k in OUTSIDE if streamed or k not in {"cut", "abandon", "close", "cancel"}]
+        kinds = [k for k in OUTSIDE if streamed or k not in {"cut", "abandon", "close"}]
+        if exchange["provider"] == "bedrock":
+            kinds.remove("cancel")
         outside = chance.choice(kinds)
-        is_async = outside == "cancel" or (outside != "fork" and chance.random() < 0.5)
+        is_async = exchange["provider"] != "bedrock" and (
+            outside == "cancel" or (outside != "fork" and chance.random() < 0.5)
+        )
         return Case(
             exchange["id"], exchange["api"], streamed, is_async, outside, chance.choice(INSIDE), chance.randint(1, 4)
         )
@@ -195,7 +205,7 @@ class _Sabotage:
 
 def _main(url: str, file: str) -> None:
     cases = [Case(*case) for case in json.loads(Path(file).read_text(encoding="utf-8"))]
-    for sdk in ("openai", "anthropic", "google.genai"):
+    for sdk in ("openai", "anthropic", "google.genai", "boto3", "mistralai", "cohere", "groq", "ollama"):
         importlib.import_module(sdk)
     sabotage = _Sabotage() if os.environ.get("COSTSPAN_FAULTS") else None
     found = []
@@ -235,7 +245,7 @@ def _one(url: str, case: Case) -> str:
             return asyncio.run(_async_call(url, case))
         return _sync_call(url, case)
     except BaseException as error:
-        return f"{type(error).__module__}.{type(error).__qualname__} {str(error)[:300]}"
+        return f"{type(error).__module__}.{type(error).__qualname__} {_DATE.sub('', str(error))[:300]}"
     finally:
         gc.set_threshold(*thresholds)
 
@@ -247,7 +257,8 @@ def _headers(case: Case) -> dict[str, str]:
     elif case.outside == "cut":
         headers["x-replay-cut"] = str(case.number)
     elif case.outside == "cancel":
-        headers["x-replay-delay-ms"] = "150"
+        # Each event comes by itself, and is waited for.
+        headers["x-replay-delay-ms"] = "1"
     return headers
 
 
@@ -271,6 +282,14 @@ def _asked(url: str, case: Case) -> tuple[Callable[..., Any], dict[str, Any]]:
         make = anthropic.AsyncAnthropic if case.is_async else anthropic.Anthropic
         client = make(base_url=url, api_key="x", max_retries=0, default_headers=headers)
         return client.messages.create, {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": messages, **stream}
+    if case.api.startswith("google"):
+        return _google(url, case, headers)
+    if case.api.startswith("bedrock"):
+        return _bedrock(url, case, headers)
+    return _OTHERS[case.api](url, case, headers, messages)
+
+
+def _google(url: str, case: Case, headers: dict[str, str]) -> tuple[Callable[..., Any], dict[str, Any]]:
     from google import genai
 
     options = genai.types.HttpOptions(base_url=url, headers=headers)
@@ -278,6 +297,67 @@ def _asked(url: str, case: Case) -> tuple[Callable[..., Any], dict[str, Any]]:
     models = models.aio.models if case.is_async else models.models
     method = models.generate_content_stream if case.streamed else models.generate_content
     return method, {"model": "gemini-2.5-flash", "contents": "hi"}
+
+
+def _bedrock(url: str, case: Case, headers: dict[str, str]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    boto3, config = importlib.import_module("boto3"), importlib.import_module("botocore.config")
+    client: Any = boto3.client(
+        "bedrock-runtime",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+        config=config.Config(retries={"total_max_attempts": 1}),
+    )
+    client.meta.events.register("before-send", lambda request, **_: request.headers.update(headers))
+    arguments = {
+        "modelId": "amazon.nova-lite-v1:0",
+        "messages": [{"role": "user", "content": [{"text": "hi"}]}],
+    }
+    if not case.streamed:
+        return client.converse, arguments
+    return lambda **kwargs: client.converse_stream(**kwargs)["stream"], arguments
+
+
+def _mistral(url: str, case: Case, headers: dict[str, str], messages: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    from mistralai.client import Mistral
+
+    chat: Any = Mistral(api_key="x", server_url=url).chat
+    name = ("stream" if case.streamed else "complete") + ("_async" if case.is_async else "")
+    arguments = {"model": "mistral-small-latest", "messages": messages, "http_headers": headers}
+    return getattr(chat, name), arguments
+
+
+def _cohere(url: str, case: Case, headers: dict[str, str], messages: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    import cohere
+
+    make: Any = cohere.AsyncClientV2 if case.is_async else cohere.ClientV2
+    client = make("x", base_url=url)
+    arguments = {
+        "model": "command-r7b-12-2024",
+        "messages": messages,
+        "request_options": {"additional_headers": headers, "max_retries": 0},
+    }
+    return client.chat_stream if case.streamed else client.chat, arguments
+
+
+def _groq(url: str, case: Case, headers: dict[str, str], messages: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    import groq
+
+    make: Any = groq.AsyncGroq if case.is_async else groq.Groq
+    client = make(base_url=url, api_key="x", max_retries=0, default_headers=headers)
+    stream = {"stream": True} if case.streamed else {}
+    return client.chat.completions.create, {"model": "llama-3.3-70b-versatile", "messages": messages, **stream}
+
+
+def _ollama(url: str, case: Case, headers: dict[str, str], messages: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    import ollama
+
+    make: Any = ollama.AsyncClient if case.is_async else ollama.Client
+    return make(url, headers=headers).chat, {"model": "llama3.1", "messages": messages, "stream": case.streamed}
+
+
+_OTHERS: Final = {"mistral.chat": _mistral, "cohere.chat": _cohere, "groq.chat": _groq, "ollama.chat": _ollama}
 
 
 def _sync_call(url: str, case: Case) -> str:
@@ -296,21 +376,44 @@ def _sync_call(url: str, case: Case) -> str:
 
 
 async def _async_call(url: str, case: Case) -> str:
-    method, arguments = _asked(url, case)
     if case.outside != "cancel":
-        return await _consumed(method, arguments, case)
-    # The server waits 150 ms before each event: the task is cancelled while it waits for one.
-    task = asyncio.create_task(_consumed(method, arguments, case))
-    await asyncio.sleep(0.05)
-    task.cancel()
-    try:
-        return await task
-    except asyncio.CancelledError:
-        return "cancelled"
+        return await _consumed(*_asked(url, case), case)
+    for wait in _WAITS:
+        try:
+            whole = await _cancelled_at(wait, _consumed(*_asked(url, case), case))
+        except asyncio.CancelledError:
+            continue
+        return f"cancelled at every wait before it had {whole}"
+    return "cancelled at every wait"
+
+
+_WAITS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 18, 22, 27, 33, 40, 50, 65, 80, 100, 150, 250, 500)
+
+
+@types.coroutine
+def _cancelled_at(wait: int, coroutine: Coroutine[Any, Any, str]) -> Generator[Any, Any, str]:
+    """Awaits a coroutine, and cancels the task at the coroutine's `wait`th wait."""
+    step, waits = partial(coroutine.send, None), 0
+    while True:
+        try:
+            future = step()
+        except StopIteration as done:
+            return str(done.value)
+        waits += 1
+        task = asyncio.current_task()
+        if waits == wait and task is not None:
+            task.cancel()
+        try:
+            sent = yield future
+            step = partial(coroutine.send, sent)
+        except BaseException as error:
+            step = partial(coroutine.throw, error)
 
 
 async def _consumed(method: Any, arguments: dict[str, Any], case: Case) -> str:
-    result = await method(**arguments)
+    result = method(**arguments)
+    # Cohere's and Mistral's streams are asked for in different ways.
+    result = await result if inspect.isawaitable(result) else result
     if not case.streamed:
         return _told(result)
     chunks = []
@@ -331,8 +434,8 @@ def _told(value: Any) -> str:
     return f"{type(value).__qualname__} {fields} {_DATE.sub('', dump)}"
 
 
-_DATE: Final = re.compile(r'"date":"[^"]*"', re.IGNORECASE)
-"""The header that Google's SDK keeps with each answer: the server's clock."""
+_DATE: Final = re.compile(r"""["']date["']:\s*["'][^"']*["']""", re.IGNORECASE)
+"""The header that some SDKs keep with an answer or an error: the server's clock."""
 
 
 MEASURES: Final[Mapping[str, Callable[[bool], Iterator[Bar]]]] = {"faults": faults}
