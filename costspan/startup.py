@@ -9,9 +9,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry._logs import get_logger_provider
+
 from costspan._version import __version__
 from costspan.settings import Settings, load
-from costspan_instrumentation import semconv
+from costspan_instrumentation import content, semconv
 from costspan_instrumentation.engine import engine
 from costspan_instrumentation.providers.anthropic import ANTHROPIC
 from costspan_instrumentation.providers.bedrock import BEDROCK
@@ -120,8 +122,8 @@ def start(
 ) -> None:
     """Joins the engine to the processor and both to the providers; patches nothing. Once; `shutdown()` undoes it."""
     global _processing, _starting  # noqa: PLW0603  # the state of the process
+    from costspan import telemetry
     from costspan.book import price_book
-    from costspan.telemetry import providers
     from costspan_processor import Processing
     from costspan_processor import Settings as ProcessorSettings
 
@@ -132,7 +134,7 @@ def start(
         _starting = True
         try:
             book = price_book(settings, prices)
-            traces, metrics = providers(tracer_provider, meter_provider)
+            traces, metrics = telemetry.providers(tracer_provider, meter_provider)
             processing = Processing(
                 traces,
                 metrics,
@@ -150,6 +152,8 @@ def start(
             )
             processing.start()
             tracer = traces.get_tracer(SCOPE, __version__)
+            if _has_events():
+                telemetry.events()
             engine.start(tracer, processing.observer, ask_for_usage=settings.stream_usage)
             _processing = processing
         finally:
@@ -188,13 +192,14 @@ def shutdown() -> None:
 
 
 def flush(timeout: float = 10.0) -> bool:
-    """Export all spans and metrics that are waiting; for processes that end soon. False if `timeout` seconds passed."""
+    """Export all spans, metrics and events that are waiting, before the process ends. False if `timeout` s passed."""
     processing = _processing
     if processing is None:
         return True
     engine.drain()
     done = True
-    for provider in (processing.tracer_provider, processing.meter_provider):
+    events = (get_logger_provider(),) if _has_events() else ()
+    for provider in (processing.tracer_provider, processing.meter_provider, *events):
         force = getattr(provider, "force_flush", None)
         if callable(force):
             try:
@@ -203,6 +208,11 @@ def flush(timeout: float = 10.0) -> bool:
                 processing.observer.failed("flush", error)
                 done = False
     return done
+
+
+def _has_events() -> bool:
+    mode = content.mode()
+    return mode is not None and mode.events
 
 
 def record(

@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import metrics, trace
+from opentelemetry import _logs, metrics, trace
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -35,6 +35,21 @@ def providers(
     if make_metrics:
         metrics.set_meter_provider(_meter_provider())
     return tracer_provider or trace.get_tracer_provider(), meter_provider or metrics.get_meter_provider()
+
+
+def events() -> None:
+    """Makes a global provider of loggers where there is none, if the standard variables say where its events go."""
+    # The API's stand-in has no public name. A file that configures the SDK says for itself what becomes of events.
+    if type(_logs.get_logger_provider()).__name__ != "ProxyLoggerProvider" or os.environ.get("OTEL_CONFIG_FILE"):
+        return
+    if exporters := _exporters("LOGS"):
+        from opentelemetry.sdk._logs import LoggerProvider
+        from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+
+        provider = LoggerProvider()
+        for exporter in exporters:
+            provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+        _logs.set_logger_provider(provider)
 
 
 def _configured_by_file(path: str) -> bool:

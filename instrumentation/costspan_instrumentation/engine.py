@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import wrapt
+from opentelemetry._logs import Logger, get_logger
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import (
@@ -40,7 +41,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from costspan_instrumentation import semconv
+from costspan_instrumentation import content, semconv
 from costspan_instrumentation.hosts import provider_of
 from costspan_instrumentation.observer import Decision, Observer
 from costspan_instrumentation.provider import Attributes, Endpoint, Fields, NativeSpans, Provider, Seen
@@ -257,6 +258,32 @@ class _Call:
                 guess = math.ceil(seen.characters / _CHARACTERS_PER_TOKEN)
                 added[semconv.OUTPUT_TOKENS] = max(told, guess) if type(told) is int else guess
                 added[semconv.USAGE_ESTIMATED] = True
+        return added
+
+
+class _Recorded(_Call):
+    """A call whose content may be recorded. Where nobody asks for that, no call is one of these, and none pays."""
+
+    exchange: content.Exchange | None = None
+
+    def enter(self) -> None:
+        super().enter()
+        recording = self.engine._recording
+        if recording is not None and self.span is not INVALID_SPAN:
+            self.exchange = recording.exchange(self.attributes[semconv.OPERATION], self.prompt, self.span)
+            if self.exchange is not None:
+                self.endpoint = self.exchange.overhearing(self.endpoint)
+
+    def end(self, result: Any = None, error: BaseException | None = None, ended_at: int | None = None) -> None:
+        ended = self._ended
+        super().end(result, error, ended_at)
+        if self.exchange is not None and not ended:
+            self.exchange.emit(self.attributes, self.context, ended_at)
+
+    def _streamed(self, seen: Seen) -> Attributes:
+        added = super()._streamed(seen)
+        if self.exchange is not None:
+            self.exchange.ended()
         return added
 
 
@@ -485,6 +512,8 @@ class Engine:
         self.ask_for_usage = True
         """Whether streams that carry no usage unless asked are asked for it."""
         self._tracer: Tracer = get_tracer(__name__)
+        self._recording: content.Recording | None = None
+        self._call: type[_Call] = _Call
         self._providers: dict[str, Provider] = {}
         self._patches: dict[str, list[_Patch]] = {}
         self._patching = RLock()
@@ -496,11 +525,24 @@ class Engine:
 
     # ---------------------------------------------------------------- switching on and off
 
-    def start(self, tracer: Tracer, observer: Observer | None = None, *, ask_for_usage: bool = True) -> None:
-        """Sends spans to `tracer` and tells `observer` of every call from now on."""
+    def start(
+        self,
+        tracer: Tracer,
+        observer: Observer | None = None,
+        *,
+        ask_for_usage: bool = True,
+        logger: Logger | None = None,
+    ) -> None:
+        """Sends spans to `tracer` and tells `observer` of every call from now on.
+
+        logger: takes the events of content, where the standard variable asks for them; by default the global one.
+        """
         self._tracer = tracer
         self.observer = observer or _Silent()
         self.ask_for_usage = ask_for_usage
+        mode = content.mode()
+        self._recording = mode and content.Recording(mode, logger or get_logger("costspan"), self.observer.failed)
+        self._call = _Recorded if mode else _Call
 
     def instrument(self, provider: Provider) -> None:
         """Patches what the installed SDK has of the provider's endpoints, now or when the SDK is imported."""
@@ -758,7 +800,7 @@ class Engine:
                 attributes.update(endpoint.request(kwargs))
             except Exception as error:  # noqa: BLE001
                 self.observer.failed("request", error)
-            return _Call(self, provider, endpoint, attributes, kwargs)
+            return self._call(self, provider, endpoint, attributes, kwargs)
         except Exception as error:  # noqa: BLE001
             self.observer.failed("prepare", error)
             return None

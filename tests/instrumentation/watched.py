@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from opentelemetry._logs import LogRecord
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -42,8 +45,11 @@ class Watched:
         self._observer = _Failures()
         self.traces = TracerProvider(shutdown_on_exit=False)
         self.traces.add_span_processor(SimpleSpanProcessor(self._memory))
+        self._logs = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
+        logs = LoggerProvider(shutdown_on_exit=False)
+        logs.add_log_record_processor(SimpleLogRecordProcessor(self._logs))
         self.engine = Engine()
-        self.engine.start(self.traces.get_tracer("test"), self._observer)
+        self.engine.start(self.traces.get_tracer("test"), self._observer, logger=logs.get_logger("test"))
 
     def spans(self) -> list[ReadableSpan]:
         """All spans since the last time. Raises what went wrong inside the engine."""
@@ -59,6 +65,10 @@ class Watched:
         """The attributes of the only span since the last time."""
         (span,) = self.spans()
         return dict(span.attributes or {})
+
+    def events(self) -> list[LogRecord]:
+        """All events since the beginning."""
+        return [log.log_record for log in self._logs.get_finished_logs()]
 
     def usage(self) -> dict[str, Any]:
         """What the only span since the last time says was used, without the namespaces."""
