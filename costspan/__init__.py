@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from costspan._version import __version__
+from costspan.middleware import ASGIMiddleware, WSGIMiddleware
 from costspan.settings import Settings
 from costspan.startup import flush, init, record, reset, shutdown
 from costspan.tracking import track
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from costspan_pricing.estimate import Estimator
 
 __all__ = [
+    "ASGIMiddleware",
     "Budget",
     "BudgetExceeded",
     "Cost",
     "CostSpanProcessor",
     "Settings",
+    "WSGIMiddleware",
     "__version__",
     "estimator",
     "flush",

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from costspan.startup import read_usage
 from costspan_pricing import PICO, BookError, PriceBook
-from costspan_processor import dialects
+from costspan_processor import conventions
 from costspan_processor.enrich import assess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from costspan_pricing import CostLine
-    from costspan_processor.dialects import Plain
+    from costspan_processor.conventions import Plain
     from costspan_processor.enrich import Priced
 
 CONTEXT: Final = (
@@ -99,13 +99,13 @@ class Pricer:
             if key not in CONTEXT:
                 raise LineError(f"context.{key} is not known; known are {', '.join(CONTEXT)}")
         attributes = _attributes(line, context)
-        if not (attributes.get(dialects.PROVIDER) or attributes.get("gen_ai.system")):
+        if not (attributes.get(conventions.PROVIDER) or attributes.get("gen_ai.system")):
             raise LineError("provider is missing, such as openai")
-        if not (attributes.get(dialects.REQUEST_MODEL) or attributes.get(dialects.RESPONSE_MODEL)):
+        if not (attributes.get(conventions.REQUEST_MODEL) or attributes.get(conventions.RESPONSE_MODEL)):
             raise LineError("model is missing, such as gpt-4.1")
-        reading = dialects.read(attributes)
+        reading = conventions.read(attributes)
         if reading is None:
-            raise LineError(f"usage of {attributes[dialects.OPERATION]!r} carries no bill of its own")
+            raise LineError(f"usage of {attributes[conventions.OPERATION]!r} carries no bill of its own")
         at, book = self._instant(line), self._with_own(_object(context, "override", "context."))
         return assess(reading, at, book), at, book
 
@@ -232,10 +232,10 @@ def _attributes(line: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str
         raise LineError(f"usage does not have the form of {usage_format}: {type(error).__name__}: {error}") from None
     provider, model = _word(line, "provider"), _word(line, "model")
     if provider is not None:
-        attributes.setdefault(dialects.PROVIDER, provider)
+        attributes.setdefault(conventions.PROVIDER, provider)
     if model is not None:
-        attributes.setdefault(dialects.REQUEST_MODEL, model)
-    attributes.setdefault(dialects.OPERATION, "chat")
+        attributes.setdefault(conventions.REQUEST_MODEL, model)
+    attributes.setdefault(conventions.OPERATION, "chat")
     if context:
         _add_facts(attributes, context)
     _add_tier(attributes, _word(line, "tier"), context)
@@ -244,13 +244,13 @@ def _attributes(line: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str
 
 def _add_facts(attributes: dict[str, Any], context: Mapping[str, Any]) -> None:
     if model := _word(context, "response_model", "context."):
-        attributes[dialects.RESPONSE_MODEL] = model
+        attributes[conventions.RESPONSE_MODEL] = model
     if address := _word(context, "server_address", "context."):
-        attributes.setdefault(dialects.SERVER_ADDRESS, address)
+        attributes.setdefault(conventions.SERVER_ADDRESS, address)
     for key in ("inference_geo", "region"):
         geo = _word(context, key, "context.")
         if geo and geo not in _EVERYWHERE:
-            attributes.setdefault(dialects.GEO, geo)
+            attributes.setdefault(conventions.GEO, geo)
     deployment = _word(context, "deployment_type", "context.")
     if deployment is None:
         return
@@ -260,9 +260,9 @@ def _add_facts(attributes: dict[str, Any], context: Mapping[str, Any]) -> None:
             f"context.deployment_type {deployment!r} has no price a call; global, data_zone and regional ones have"
         )
     if _DEPLOYMENTS[kind]:
-        attributes[dialects.GEO] = _DEPLOYMENTS[kind]
+        attributes[conventions.GEO] = _DEPLOYMENTS[kind]
     if kind.endswith("batch"):
-        attributes.setdefault(dialects.SERVICE_TIER, "batch")
+        attributes.setdefault(conventions.SERVICE_TIER, "batch")
 
 
 def _add_tier(attributes: dict[str, Any], tier: str | None, context: Mapping[str, Any]) -> None:
@@ -272,10 +272,10 @@ def _add_tier(attributes: dict[str, Any], tier: str | None, context: Mapping[str
     special = tier not in {None, "standard", "default"}
     if special and (served is None or tier == "batch"):
         # No response says that it was part of a batch.
-        attributes[dialects.SERVICE_TIER] = tier
+        attributes[conventions.SERVICE_TIER] = tier
         return
     if _word(context, "speed", "context.") == "fast":
-        attributes.setdefault(dialects.SERVICE_TIER, "fast")
+        attributes.setdefault(conventions.SERVICE_TIER, "fast")
     if served is not None:
         attributes.setdefault("openai.response.service_tier", served)
     if asked is not None:

@@ -62,6 +62,22 @@ class Settings:
         200,
         "Values that one label may have; calls with further ones are counted under `_overflow`.",
     )
+    baggage_sent: tuple[str, ...] = _setting(
+        "COSTSPAN_BAGGAGE_SENT",
+        (),
+        "Names of `costspan.track()` that go out as W3C baggage with every instrumented HTTP request, those to "
+        "providers too: `team,feature`.",
+    )
+    baggage_trusted: tuple[str, ...] = _setting(
+        "COSTSPAN_BAGGAGE_TRUSTED",
+        (),
+        "Names that are believed when they come in as baggage: for services which only trusted ones can call.",
+    )
+    user_key: str = _setting(
+        "COSTSPAN_USER_KEY",
+        "",
+        "A secret: `user.id` is then the HMAC-SHA256 of what `costspan.track(user=...)` was given.",
+    )
     price_file: str = _setting(
         "COSTSPAN_PRICE_FILE",
         "",

@@ -28,7 +28,7 @@ import costspan
 from costspan import startup
 from costspan.doctor.others import is_genai
 from costspan.doctor.sdks import coverage, package, patched
-from costspan_processor.dialects import ROLLUP
+from costspan_processor.conventions import ROLLUP
 from costspan_processor.enrich import TOTAL
 from costspan_processor.observer import CostObserver
 from costspan_processor.span_processor import CostSpanProcessor

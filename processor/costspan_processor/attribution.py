@@ -1,20 +1,24 @@
 """Who a call is for, and what has been spent inside a block of code.
 
 Attribution travels as a private value of the OpenTelemetry context: it follows tasks and threads as the current span
-does, and it never leaves the process. The same `attribution(context)` serves the guard before a call, the metrics after
-it and the span processor, since an unsampled call reaches no span processor.
+does, and it leaves the process only where a key is sent on as W3C baggage (`Exchange`). The same `attribution(context)`
+serves the guard before a call, the metrics after it and the span processor, since an unsampled call reaches no span
+processor.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import threading
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from opentelemetry import baggage
 from opentelemetry import context as otel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from opentelemetry.context import Context
 
@@ -36,6 +40,33 @@ KEYS: Final[Mapping[str, str]] = {
 """What a user calls it -> the span attribute that carries it."""
 
 
+class Exchange(NamedTuple):
+    """What attribution may cross the border of the process. Nothing does unless asked for.
+
+    Whoever calls a service may send any baggage: `trusted` says which keys of it are believed here. Baggage goes out
+    with every instrumented HTTP request, those to providers too: `sent` says which keys may. What came in as baggage
+    never decides which blocking budget holds, and a priority is never taken from it.
+    """
+
+    sent: frozenset[str] = frozenset()
+    trusted: frozenset[str] = frozenset()
+    user_key: bytes = b""
+    """With a key, users are known by the HMAC-SHA256 of their ids alone."""
+
+
+VALUE_AT_MOST: Final = 128
+"""Characters of a value that comes from outside or goes there; a longer one is left out."""
+
+_exchange = Exchange()
+
+
+def exchange(sent: Iterable[str] = (), trusted: Iterable[str] = (), user_key: str = "") -> None:
+    """Set what may cross the border, by the names that users give (`team`, `feature`, a tag's own)."""
+    global _exchange  # noqa: PLW0603  the same for the whole process
+    known = frozenset(map(key_of, trusted)) - {KEYS["priority"]}
+    _exchange = Exchange(frozenset(map(key_of, sent)), known, user_key.encode())
+
+
 def dollars(pico: int) -> Decimal:
     """Exact USD of an amount in picodollars."""
     return Decimal(pico).scaleb(-12)
@@ -46,7 +77,16 @@ def attributes_of(**named: object) -> dict[str, str]:
 
     None means "not said" and is left out.
     """
-    return {KEYS.get(name, f"costspan.tag.{name}"): str(value) for name, value in named.items() if value is not None}
+    return {key_of(name): str(value) for name, value in named.items() if value is not None}
+
+
+def key_of(name: str) -> str:
+    """The span attribute of a name as a user gives it.
+
+    >>> key_of("team"), key_of("tenant")
+    ('costspan.team', 'costspan.tag.tenant')
+    """
+    return KEYS.get(name, f"costspan.tag.{name}")
 
 
 class Share(NamedTuple):
@@ -114,11 +154,18 @@ class Totals:
 class Attribution:
     """Attributes of everything that happens inside a block, and the running totals that its calls are added to."""
 
-    __slots__ = ("_found", "attributes", "totals")
+    __slots__ = ("_found", "attributes", "received", "totals")
 
-    def __init__(self, attributes: Mapping[str, str], totals: tuple[Totals, ...] = ()) -> None:
+    def __init__(
+        self,
+        attributes: Mapping[str, str],
+        totals: tuple[Totals, ...] = (),
+        received: frozenset[str] = frozenset(),
+    ) -> None:
         self.attributes: Final = attributes
         self.totals: Final = totals
+        self.received: Final = received
+        """Keys whose values came in as baggage."""
         self._found: tuple[tuple[str, ...], tuple[str | None, ...] | None] | None = None
 
     def values(self, keys: tuple[str, ...]) -> tuple[str | None, ...] | None:
@@ -133,8 +180,25 @@ class Attribution:
 def attribution(context: Context | None = None) -> Attribution | None:
     """The attribution in `context`, by default the current one."""
     # `get_value` does the same with one more call, and this runs for every span of the process.
-    found: Attribution | None = (_current() if context is None else context).get(_CONTEXT_KEY)  # type: ignore[assignment]
-    return found
+    held = _current() if context is None else context
+    found: Attribution | None = held.get(_CONTEXT_KEY)  # type: ignore[assignment]
+    return _from_baggage(held) if found is None and _exchange.trusted else found
+
+
+def _from_baggage(context: Context) -> Attribution | None:
+    trusted = _exchange.trusted
+    told = {
+        key: _hidden(key, value)
+        for key, value in baggage.get_all(context).items()
+        if key in trusted and isinstance(value, str) and 0 < len(value) <= VALUE_AT_MOST
+    }
+    return Attribution(told, (), frozenset(told)) if told else None
+
+
+def _hidden(key: str, value: str) -> str:
+    if key != KEYS["user"] or not _exchange.user_key:
+        return value
+    return hmac.new(_exchange.user_key, value.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def attributed(attributes: Mapping[str, str], context: Context | None = None) -> tuple[Context, Totals]:
@@ -144,8 +208,13 @@ def attributed(attributes: Mapping[str, str], context: Context | None = None) ->
     """
     outer = attribution(context)
     totals = Totals()
+    marks = {key: _hidden(key, value) for key, value in attributes.items()}
     if outer is None:
-        inner = Attribution(dict(attributes), (totals,))
+        inner = Attribution(marks, (totals,))
     else:
-        inner = Attribution({**outer.attributes, **attributes}, (*outer.totals, totals))
-    return otel.set_value(_CONTEXT_KEY, inner, context), totals
+        inner = Attribution({**outer.attributes, **marks}, (*outer.totals, totals), outer.received.difference(marks))
+    result = otel.set_value(_CONTEXT_KEY, inner, context)
+    for key in _exchange.sent.intersection(marks):
+        if len(marks[key]) <= VALUE_AT_MOST:
+            result = baggage.set_baggage(key, marks[key], result)
+    return result, totals

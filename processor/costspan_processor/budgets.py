@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 from opentelemetry.metrics import Observation
 
 from costspan_pricing import Usage
-from costspan_processor import dialects
+from costspan_processor import conventions
 from costspan_processor.attribution import KEYS
 from costspan_processor.enrich import card_of
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from costspan_pricing import PriceBook
     from costspan_processor.attribution import Attribution
-    from costspan_processor.dialects import Plain
+    from costspan_processor.conventions import Plain
     from costspan_processor.enrich import Priced
     from costspan_processor.metrics import Table
 
@@ -49,9 +49,9 @@ Status = Literal["ok", "warning", "exceeded", "refused"]
 
 _SCOPE_KEYS: Final = {
     **KEYS,
-    "provider": dialects.PROVIDER,
-    "model": dialects.REQUEST_MODEL,
-    "operation": dialects.OPERATION,
+    "provider": conventions.PROVIDER,
+    "model": conventions.REQUEST_MODEL,
+    "operation": conventions.OPERATION,
     "service": "service.name",
 }
 
@@ -590,25 +590,32 @@ class Guard:
 
     def _matching(self, attributes: Mapping[str, Any], who: Attribution | None) -> tuple[_Line, ...]:
         named: Mapping[str, str] = {} if who is None else who.attributes
+        # A caller could choose which limit stops it.
+        ours = {key: named[key] for key in named if key not in who.received} if who and who.received else named
         return tuple(
             line
             for line in self._present()
             if all(
-                wanted == (attributes.get(key) or named.get(key) or self._resource.get(key))
+                wanted
+                == (
+                    attributes.get(key)
+                    or (ours if line.budget.policy == "block" else named).get(key)
+                    or self._resource.get(key)
+                )
                 for key, wanted in line.budget.scope.items()
             )
         )
 
     def _estimate(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> tuple[int | None, int]:
         """Nanodollars of the whole call and of its prompt, rounded up; None if the model has no price."""
-        reading = dialects.read(attributes)
+        reading = conventions.read(attributes)
         card = None if reading is None else card_of(reading.kind, int(self._clock() * NANO), self._book)
         if reading is None or card is None:
             return None, 0
         prompt = -(-characters() // CHARACTERS_PER_TOKEN)
         output = 0
         if reading.kind.operation != "embeddings":
-            asked = attributes.get(dialects.MAX_TOKENS)
+            asked = attributes.get(conventions.MAX_TOKENS)
             output = asked if isinstance(asked, int) and asked > 0 else ASSUMED_OUTPUT_TOKENS
         whole = card.cost(Usage({"input": prompt, "output": output})).total
         sent = card.cost(Usage({"input": prompt})).total
@@ -628,10 +635,10 @@ class Guard:
             _usd(balance.held),
             None if amount is None else _usd(amount),
             datetime.fromtimestamp(line.period.end, UTC),
-            attributes.get(dialects.REQUEST_MODEL),
+            attributes.get(conventions.REQUEST_MODEL),
         )
         # The status of the price is said too, so that nobody further on takes the span for an unpriced call.
-        return refusal, {dialects.STATUS: "no_usage", **_state(line, balance, "refused")}
+        return refusal, {conventions.STATUS: "no_usage", **_state(line, balance, "refused")}
 
     def _attributes(self, lines: tuple[_Line, ...], answer: Answer) -> dict[str, AttributeValue]:
         """The attributes of the fullest budget: a span has room for one."""

@@ -1,496 +1,417 @@
-"""Span attributes -> what was asked of whom, and how much of it was used.
+"""How other libraries' spans say what the GenAI conventions say: data alone, and how to add to it.
 
-Whoever made the span, `read()` gives the same `Reading`: the names of the GenAI semantic conventions, today's spelling
-and those of earlier versions, with counts that contain their parts (`gen_ai.usage.input_tokens` holds the cached tokens
-too). What a call used beyond those names comes as `costspan.usage.<meter>`.
+A dialect is a row of `DIALECTS`: the scopes whose spans speak it, and where it departs from the conventions. Spellings
+that several libraries share stand in `SPELLINGS` once. `translation` reads both.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from contextlib import suppress
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from costspan_pricing import METERS, Usage, UsageError
+from costspan_processor.conventions import (
+    PROVIDER,
+    REQUEST_MODEL,
+    RESPONSE_ID,
+    RESPONSE_MODEL,
+    SERVICE_TIER,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
-    from costspan_pricing import Cost, PriceBook, RateCard
+INPUT: Final = "gen_ai.usage.input_tokens"
+OUTPUT: Final = "gen_ai.usage.output_tokens"
+CACHE_READ: Final = "gen_ai.usage.cache_read.input_tokens"
+CACHE_WRITE: Final = "gen_ai.usage.cache_write.input_tokens"
+CACHE_WRITE_5M: Final = "costspan.usage.cache_write_5m"
+CACHE_WRITE_1H: Final = "costspan.usage.cache_write_1h"
+REASONING: Final = "gen_ai.usage.reasoning.output_tokens"
+TOTAL: Final = "gen_ai.usage.total_tokens"
+SYSTEM: Final = "gen_ai.system"
+_RESPONSE_TIER: Final = "openai.response.service_tier"
 
-STATUS: Final = "costspan.cost.status"
-OPERATION: Final = "gen_ai.operation.name"
-PROVIDER: Final = "gen_ai.provider.name"
-REQUEST_MODEL: Final = "gen_ai.request.model"
-RESPONSE_MODEL: Final = "gen_ai.response.model"
-RESPONSE_ID: Final = "gen_ai.response.id"
-MAX_TOKENS: Final = "gen_ai.request.max_tokens"
-SERVER_ADDRESS: Final = "server.address"
-SERVER_PORT: Final = "server.port"
-ERROR_TYPE: Final = "error.type"
-SERVICE_TIER: Final = "costspan.service_tier"
-GEO: Final = "costspan.geo"
-ESTIMATED: Final = "costspan.usage.estimated"
-REPORTED_COST: Final = "costspan.usage.reported_cost"
-ITERATIONS: Final = "costspan.usage.iterations"
-BY_MODEL: Final = "costspan.usage.by_model"
-INCONSISTENT: Final = "costspan.usage.inconsistent"
-ROLLUP: Final = "costspan.rollup"
+ALL: Final = frozenset({"*"})
+"""Every provider."""
+_NONE: Final[frozenset[str]] = frozenset()
 
-_SYSTEM = "gen_ai.system"
-_REQUEST_TIER = "openai.request.service_tier"
-_RESPONSE_TIER = "openai.response.service_tier"
-_METER_PREFIX = "costspan.usage."
-
-NOT_BILLED: Final = frozenset({
-    # An agent, a workflow or a tool repeats what its model calls report; a fetched response was billed when made.
-    "invoke_agent", "invoke_workflow", "create_agent", "execute_tool", "agent_step", "agent_call", "tool_call", "plan",
-    "fetch_response", "create_memory", "create_memory_store", "delete_memory", "delete_memory_store", "search_memory",
-    "update_memory", "upsert_memory",
-})  # fmt: skip
-"""Operations whose spans carry no bill of their own."""
-
-_INPUT: Final = "gen_ai.usage.input_tokens"
-_OUTPUT: Final = "gen_ai.usage.output_tokens"
-_CACHE_READ: Final = "gen_ai.usage.cache_read.input_tokens"
-_REASONING: Final = "gen_ai.usage.reasoning.output_tokens"
-
-_FIELDS: Final[dict[str, str]] = {
-    _INPUT: "input",
-    _OUTPUT: "output",
-    _CACHE_READ: "cache_read",
-    "gen_ai.usage.cache_write.input_tokens": "cache_write",
-    _REASONING: "reasoning",
-    "gen_ai.usage.audio.input_tokens": "input_audio",
-    "gen_ai.usage.image.input_tokens": "input_image",
-    "gen_ai.usage.audio.output_tokens": "output_audio",
-    "gen_ai.usage.image.output_tokens": "output_image",
-    "gen_ai.usage.audio.cache_read.input_tokens": "cache_read_audio",
-    "gen_ai.usage.image.cache_read.input_tokens": "cache_read_image",
-    "costspan.usage.cache_write_5m": "cache_write_5m",
-    "costspan.usage.cache_write_30m": "cache_write_30m",
-    "costspan.usage.cache_write_1h": "cache_write_1h",
-    "costspan.usage.cache_write_12h": "cache_write_12h",
-    "costspan.usage.input_video": "input_video",
-    "costspan.usage.cache_read_video": "cache_read_video",
-    "costspan.usage.output_video": "output_video",
+SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
+    PROVIDER: ("llm.provider", "ai.model.provider", "mlflow.llm.provider", SYSTEM, "llm.system", "llm.vendor"),
+    REQUEST_MODEL: (
+        "llm.request.model_name",
+        "llm.model_name",
+        "embedding.model_name",
+        "reranker.model_name",
+        "llm.request.model",
+        "ai.model.id",
+        "mlflow.llm.model",
+        "langfuse.observation.model.name",
+        "llm.model",
+    ),
+    RESPONSE_MODEL: ("llm.response.model_name", "llm.response.model", "ai.response.model"),
+    RESPONSE_ID: ("ai.response.id", "llm.response.id", "gen_ai.openai.response.id"),
+    INPUT: (
+        "gen_ai.usage.prompt_tokens",
+        "llm.token_count.prompt",
+        "llm.usage.prompt_tokens",
+        "ai.usage.inputTokens",
+        "ai.usage.promptTokens",
+        "ai.usage.tokens",
+        "usage.prompt_tokens",
+    ),
+    OUTPUT: (
+        "gen_ai.usage.completion_tokens",
+        "llm.token_count.completion",
+        "llm.usage.completion_tokens",
+        "ai.usage.outputTokens",
+        "ai.usage.completionTokens",
+        "usage.completion_tokens",
+    ),
+    TOTAL: ("llm.token_count.total", "llm.usage.total_tokens", "ai.usage.totalTokens", "usage.total_tokens"),
+    CACHE_READ: (
+        "gen_ai.usage.cache_read_input_tokens",
+        "gen_ai.usage.input_tokens.cached",
+        "gen_ai.usage.prompt_tokens_details.cached_tokens",
+        "gen_ai.usage.details.cache_read_tokens",
+        "llm.token_count.prompt_details.cache_read",
+        "llm.token_count.prompt_details.cache_input",
+        "ai.usage.inputTokenDetails.cacheReadTokens",
+        "ai.usage.cachedInputTokens",
+        "llm.usage.cache_read_input_tokens",
+    ),
+    CACHE_WRITE: (
+        "gen_ai.usage.cache_creation.input_tokens",
+        "gen_ai.usage.cache_creation_input_tokens",
+        "gen_ai.usage.cache_write_input_tokens",
+        "gen_ai.usage.input_tokens.cache_write",
+        "gen_ai.usage.prompt_tokens_details.cache_creation_tokens",
+        "gen_ai.usage.details.cache_write_tokens",
+        "llm.token_count.prompt_details.cache_write",
+        "ai.usage.inputTokenDetails.cacheWriteTokens",
+        "llm.usage.cache_creation_input_tokens",
+    ),
+    CACHE_WRITE_5M: (
+        "anthropic.usage.cache_creation.ephemeral_5m_input_tokens",
+        "gen_ai.usage.ephemeral_5m_input_tokens",
+    ),
+    CACHE_WRITE_1H: (
+        "anthropic.usage.cache_creation.ephemeral_1h_input_tokens",
+        "gen_ai.usage.ephemeral_1h_input_tokens",
+    ),
+    REASONING: (
+        "gen_ai.usage.reasoning_tokens",
+        "gen_ai.usage.output_tokens.reasoning",
+        "gen_ai.usage.details.reasoning_tokens",
+        "gen_ai.usage.completion_tokens_details.reasoning_tokens",
+        "gen_ai.usage.reasoning_output_tokens",
+        "llm.token_count.completion_details.reasoning",
+        "llm.usage.reasoning_tokens",
+        "ai.usage.outputTokenDetails.reasoningTokens",
+        "ai.usage.reasoningTokens",
+    ),
+    "gen_ai.usage.audio.input_tokens": (
+        "llm.token_count.prompt_details.audio",
+        "gen_ai.usage.details.input_audio_tokens",
+    ),
+    "gen_ai.usage.audio.output_tokens": (
+        "llm.token_count.completion_details.audio",
+        "gen_ai.usage.details.output_audio_tokens",
+        "gen_ai.usage.completion_tokens_details.audio_tokens",
+    ),
+    "gen_ai.usage.audio.cache_read.input_tokens": ("gen_ai.usage.details.cache_audio_read_tokens",),
+    "costspan.usage.web_searches": ("anthropic.usage.server_tool_use.web_search_requests",),
+    SERVICE_TIER: ("anthropic.response.service_tier", "gen_ai.response.service_tier"),
+    _RESPONSE_TIER: ("gen_ai.openai.response.service_tier",),
+    "openai.request.service_tier": ("gen_ai.openai.request.service_tier",),
 }
-"""Attribute -> the parameter of `Usage.from_inclusive` that it fills."""
+"""The conventions' name -> what others call it, the best first: some libraries send several."""
 
-_OLDER: Final[dict[str, str]] = {
-    "gen_ai.usage.prompt_tokens": "input",
-    "gen_ai.usage.completion_tokens": "output",
-    "gen_ai.usage.cache_creation.input_tokens": "cache_write",
+OPERATIONS: Final[Mapping[str, str]] = {
+    "completion": "text_completion",
+    "embedding": "embeddings",
+    "llm_call": "chat",
 }
-"""Spellings of earlier conventions: used where today's is absent, since some emitters send both."""
+_REQUEST_TYPE: Final = ("llm.request.type", {**OPERATIONS, "chat": "chat", "rerank": "rerank", "responses": "chat"})
 
-_ASIDE: Final = frozenset({ESTIMATED, REPORTED_COST, ITERATIONS, BY_MODEL, INCONSISTENT})
-"""Attributes under `costspan.usage.` that are no meter."""
 
-_KIND: Final = (
-    OPERATION, PROVIDER, _SYSTEM, REQUEST_MODEL, RESPONSE_MODEL, SERVER_ADDRESS, SERVER_PORT, ERROR_TYPE, SERVICE_TIER,
-    _RESPONSE_TIER, _REQUEST_TIER, GEO, ESTIMATED, ROLLUP,
-)  # fmt: skip
-"""Attributes that tell the kind of a call, as opposed to what it used."""
+class Dialect(NamedTuple):
+    """Where the spans of one library depart from the conventions."""
 
-_GEO_OF_HOST: Final = re.compile(
-    r"([a-z0-9-]+)\.api\.openai\.com|([a-z0-9-]+)-aiplatform\.googleapis\.com|aiplatform\.([a-z0-9-]+)\.rep\.googleapis\.com"
-    r"|api\.([a-z0-9-]+)\.mistral\.ai"
-    r"|(?:.+\.)?bedrock[a-z-]*\.([a-z0-9-]+)\.(?:vpce\.)?(?:amazonaws\.com(?:\.cn)?|api\.aws)"
+    name: str
+    scopes: tuple[str, ...]
+    """Names of the instrumentation scopes; a trailing * is any ending."""
+    outside: frozenset[str] = _NONE
+    """Providers whose cached tokens this library reports beside the input, not in it."""
+    before: str = ""
+    """The scope's version since which that is no longer so."""
+    thoughts: frozenset[str] = _NONE
+    """Providers whose reasoning it reports beside the output, or only in the total."""
+    kinds: tuple[str, Mapping[str, str]] | None = None
+    """The attribute that tells what a span is, and the operations that its values mean; any other is no call."""
+    keys: Mapping[str, str] = {}
+    """Attributes of its own -> the conventions' names."""
+    inside: Mapping[str, Mapping[str, str]] = {}
+    """Attributes that hold JSON -> paths in it -> the conventions' names."""
+    beside: Mapping[str, str] = {}
+    """Attributes whose counts are billed on top -> the count they belong to."""
+    encoded: bool = False
+    """Whether every attribute is JSON."""
+    lost: Mapping[str, str] = {}
+    """Provider (* is all) -> what its spans leave out though the price depends on it: such a call is an estimate."""
+    services: tuple[str, ...] = ()
+    """Names of services (`service.name`) that speak it, whatever the scope."""
+    guess: bool = False
+    """Whether counts decide, where they can, if cached tokens are in the input."""
+
+
+TTL: Final = "how long a cache write lives"
+_USAGE_OF_ANTHROPIC: Final = {
+    "cache_creation.ephemeral_5m_input_tokens": CACHE_WRITE_5M,
+    "cache_creation.ephemeral_1h_input_tokens": CACHE_WRITE_1H,
+    "service_tier": SERVICE_TIER,
+    "server_tool_use.web_search_requests": "costspan.usage.web_searches",
+}
+
+_OPENINFERENCE_KINDS: Final = (
+    "openinference.span.kind",
+    {"LLM": "chat", "EMBEDDING": "embeddings", "RERANKER": "rerank", "AGENT": "invoke_agent"},
 )
-_UNSAID_TIERS: Final = frozenset({"auto", "default"})
+_VERCEL_KINDS: Final = (
+    "ai.operationId",
+    {
+        **dict.fromkeys(
+            (
+                "ai.generateText.doGenerate",
+                "ai.streamText.doStream",
+                "ai.generateObject.doGenerate",
+                "ai.streamObject.doStream",
+            ),
+            "chat",
+        ),
+        **dict.fromkeys(("ai.embed.doEmbed", "ai.embedMany.doEmbed"), "embeddings"),
+        "ai.rerank.doRerank": "rerank",
+        **dict.fromkeys(
+            ("ai.generateText", "ai.streamText", "ai.generateObject", "ai.streamObject", "ai.embed", "ai.embedMany"),
+            "invoke_workflow",
+        ),
+    },
+)
 
-_SHAPES_AT_MOST = 512
-_KINDS_AT_MOST = 1024
-
-
-class Kind:
-    """What calls to one model have in common: everything a span says but the amounts. Shared, never changed."""
-
-    __slots__ = (
-        "billed", "error_type", "estimated", "geo", "newest", "operation", "provider", "request_model",
-        "response_model", "server_address", "server_port", "tier",
-    )  # fmt: skip
-
-    newest: tuple[PriceBook, int, RateCard, tuple[dict[str, Any], dict[str, Any]]] | None
-    """What `enrich` remembers: of which book and since when (unix ns) its newest card holds, the card, and the span
-    attributes of its prices without and with cache reads, to be filled in."""
-
-    def __init__(self, attributes: Mapping[str, Any]) -> None:
-        self.newest = None
-        get = attributes.get
-        provider = get(PROVIDER)
-        self.provider: Final[str | None] = _text(get(_SYSTEM) if provider is None else provider)
-        self.operation: Final[str] = _text(get(OPERATION)) or "chat"
-        self.billed: Final = self.operation not in NOT_BILLED and get(ROLLUP) is not True
-        self.request_model: Final = _text(get(REQUEST_MODEL))
-        self.response_model: Final = _text(get(RESPONSE_MODEL))
-        self.server_address: Final = _text(get(SERVER_ADDRESS))
-        self.server_port: Final[int | None] = get(SERVER_PORT)
-        self.error_type: Final = _text(get(ERROR_TYPE))
-        self.estimated: Final = get(ESTIMATED) is True
-        """The usage is an estimate: the provider never said."""
-        tier = get(SERVICE_TIER)
-        if tier is None:
-            tier = get(_RESPONSE_TIER)
-            if tier is None:
-                tier = get(_REQUEST_TIER)
-                if tier in _UNSAID_TIERS:
-                    tier = None
-        self.tier: Final = _text(tier)
-        """Service tier that was served, or the one asked for where the answer does not say."""
-        geo = get(GEO)
-        self.geo: Final = _text(_geo_of(self.server_address or "") if geo is None else geo)
-
-
-def _geo_of(host: str) -> str | None:
-    """The region that a host is in, where its name says so and the price may depend on it."""
-    found = _GEO_OF_HOST.fullmatch(host)
-    return None if found is None else next(filter(None, found.groups()))
-
-
-def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else str(value)
-
-
-class Reading:
-    """What one span says of one call. Counts are inclusive totals; None where the span does not say."""
-
-    __slots__ = ("input_tokens", "kind", "output_tokens", "parts", "problem", "reported_cost", "tokens", "usage")
-
-    kind: Kind
-    usage: Usage | None
-    """None: the span reports no usage, or one that cannot be (then `problem` says why)."""
-    problem: str | None
-    parts: Sequence[tuple[str | None, Usage]]
-    """Usage of models inside the same call, in addition to `usage`: (model, usage)."""
-    input_tokens: int | None
-    output_tokens: int | None
-    tokens: Mapping[str, int]
-    """Tokens by component, each token under one of them; those of `parts` too."""
-    reported_cost: Any
-    """USD, as the provider itself reported it."""
-
-
-class Plain:
-    """A `Reading` of a call of text alone whose counts agree, and its price once `assess` has quoted one.
-
-    Nearly every call is one, so reading and price are one object, which holds just what those calls need. `plain` are
-    the prompt, the cache reads in it, the output and the reasoning in it; `quote` are picodollars: total, input, cache
-    reads, output, saved by cache reads.
-    """
-
-    __slots__ = ("card", "kind", "output_tokens", "plain", "quote")
-
-    kind: Kind
-    plain: tuple[int, int, int, int]
-    output_tokens: int | None
-    card: RateCard
-    quote: tuple[int, int, int, int, int]
-    problem: Final = None
-    reported_cost: Final = None
-    parts: Final = ()
-    write_premium: Final = 0
-
-    @property
-    def reading(self) -> Plain:
-        """Itself: what was read is what was priced."""
-        return self
-
-    @property
-    def input_tokens(self) -> int:
-        """The prompt."""
-        return self.plain[0]
-
-    @property
-    def usage(self) -> Usage:
-        """The counts as pricing takes them in the general case."""
-        prompt, cached, output, reasoning = self.plain
-        return Usage.from_inclusive(input=prompt, cache_read=cached, output=output, reasoning=reasoning)
-
-    @property
-    def tokens(self) -> Mapping[str, int]:
-        """Tokens by component."""
-        prompt, cached, output, _ = self.plain
-        return {"input": prompt - cached, "cache_read": cached, "output": output}
-
-    @property
-    def total(self) -> int:
-        """Picodollars."""
-        return self.quote[0]
-
-    @property
-    def saved(self) -> int:
-        """Picodollars that cache reads saved."""
-        return self.quote[4]
-
-    @property
-    def status(self) -> str:
-        """`priced`, or `estimated` where the usage is."""
-        return "estimated" if self.kind.estimated else "priced"
-
-    @property
-    def components(self) -> Mapping[str, int]:
-        """Picodollars by component."""
-        _, sent, read, received, _ = self.quote
-        parts = {"input": sent, "cache_read": read, "output": received}
-        return {component: pico for component, pico in parts.items() if pico}
-
-    @property
-    def cost(self) -> Cost:
-        """The cost with its lines."""
-        return self.card.cost(self.usage)
-
-
-class _Plan:
-    """Where things are in spans that have the same attributes. Worked out once for such a shape, not once a call."""
-
-    __slots__ = ("aside", "billed", "counts", "extra", "fields", "kind", "kind_keys", "kinds", "layout")
-
-    def __init__(self, shape: tuple[str, ...]) -> None:
-        present = frozenset(shape)
-        self.kind_keys = tuple(key for key in _KIND if key in present)
-        # There is at least one of these keys, or the shape would have no plan.
-        self.kind = _getter(self.kind_keys)
-        self.kinds: dict[tuple[Any, ...], Kind] = {}
-        self.billed: dict[tuple[Any, ...], Kind] = {}
-        counted = [(key, field) for key, field in _FIELDS.items() if key in present]
-        named = {field for _, field in counted}
-        # Some emitters send both spellings: today's wins.
-        counted += [(key, field) for key, field in _OLDER.items() if key in present and field not in named]
-        self.fields = tuple(field for _, field in counted)
-        self.counts = _getter([key for key, _ in counted])
-        self.extra = {
-            key: key[len(_METER_PREFIX) :]
-            for key in shape
-            if key.startswith(_METER_PREFIX) and key not in _ASIDE and key not in _FIELDS
-        }
-        self.aside = not present.isdisjoint((REPORTED_COST, ITERATIONS, BY_MODEL))
-        ordinary = not self.extra and not self.aside and all(key in _FIELDS for key, _ in counted)
-        self.layout = _LAYOUTS.get(self.fields, 0) if ordinary and STATUS not in present else 0
-
-
-def _getter(keys: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-    """The values under `keys`, as a tuple even if it is one or none."""
-    if not keys:
-        return lambda _: ()
-    if len(keys) == 1:
-        (only,) = keys
-        return lambda attributes: (attributes[only],)
-    return itemgetter(*keys)
-
-
-_plans: dict[tuple[str, ...], _Plan | None] = {}
-
-
-def _plan(shape: tuple[str, ...]) -> _Plan | None:
-    """The plan for a shape; None if such a span is no GenAI call. Kept, unless the shapes never end."""
-    plan = None
-    if any(key in shape for key in (OPERATION, PROVIDER, _SYSTEM, REQUEST_MODEL)):
-        plan = _Plan(shape)
-    if len(_plans) >= _SHAPES_AT_MOST:
-        _plans.clear()
-    _plans[shape] = plan
-    return plan
-
-
-def read(
-    attributes: Mapping[str, Any],
-    scope_name: str = "",  # noqa: ARG001  the scope decides the dialect as soon as there is more than one
-    scope_version: str = "",  # noqa: ARG001
-    resource: Mapping[str, Any] | None = None,  # noqa: ARG001
-) -> Reading | Plain | None:
-    """The call that a span describes; None if it describes none that is billed.
-
-    `attributes` are the span's; `scope_name` and `scope_version` name the library that made it, `resource` the service.
-    """
-    counts = plain_counts(attributes)
-    if counts is not None:
-        plain = Plain()
-        plain.kind, sent, cached, received, reasoned = counts
-        plain.plain = sent, cached, received, reasoned
-        plain.output_tokens = received if _OUTPUT in attributes else None
-        return plain
-    shape = tuple(attributes)
-    try:
-        plan = _plans[shape]
-    except KeyError:
-        plan = _plan(shape)
-        if plan is not None and plan.layout:
-            # What the shape holds is known now, and the kind of call with the next line.
-            _kind(plan, attributes)
-            return read(attributes)
-    if plan is None:
-        return None
-    kind = _kind(plan, attributes)
-    if not kind.billed:
-        return None
-    reading = Reading()
-    reading.kind = kind
-    reading.problem = reading.reported_cost = None
-    reading.parts = ()
-    _read_usage(reading, plan, attributes)
-    return reading
-
-
-def plain_counts(attributes: Mapping[str, Any]) -> tuple[Kind, int, int, int, int] | None:
-    """What a billed call of text alone says: its kind; prompt, cache reads, output and reasoning.
-
-    None for every other call, for counts that do not agree, and for a kind of call or a shape of span at first sight.
-    """
-    plan = _plans.get(tuple(attributes))
-    if plan is None:
-        return None
-    layout = plan.layout
-    if not layout:
-        return None
-    try:
-        kind = plan.billed[plan.kind(attributes)]
-    except (KeyError, TypeError):
-        return None
-    # By type and not by instance: True is an int, and no count.
-    if layout == 3:
-        sent, received, cached = plan.counts(attributes)
-        if (
-            type(sent) is int
-            and type(received) is int
-            and type(cached) is int
-            and 0 <= cached <= sent
-            and received >= 0
-        ):
-            return kind, sent, cached, received, 0
-        return None
-    cached = reasoned = received = 0
-    if layout == 2:
-        sent, received = plan.counts(attributes)
-    elif layout == 4:
-        sent, received, cached, reasoned = plan.counts(attributes)
-    elif layout == 5:
-        sent, received, reasoned = plan.counts(attributes)
-    else:
-        (sent,) = plan.counts(attributes)
-    if (
-        type(sent) is int
-        and type(received) is int
-        and type(cached) is int
-        and type(reasoned) is int
-        and 0 <= cached <= sent
-        and 0 <= reasoned <= received
-    ):
-        return kind, sent, cached, received, reasoned
-    return None
-
-
-_LAYOUTS: Final = {
-    ("input",): 1,
-    ("input", "output"): 2,
-    ("input", "output", "cache_read"): 3,
-    ("input", "output", "cache_read", "reasoning"): 4,
-    ("input", "output", "reasoning"): 5,
-}
-"""What nearly every call reports, under today's names: the counts of such a plan, by their order."""
-
-
-def _kind(plan: _Plan, attributes: Mapping[str, Any]) -> Kind:
-    values = plan.kind(attributes)
-    try:
-        return plan.kinds[values]
-    except (KeyError, TypeError):
-        return _new_kind(plan, values)
-
-
-def _read_usage(reading: Reading, plan: _Plan, attributes: Mapping[str, Any]) -> None:
-    """Whatever a span may say about usage, and whatever dress the numbers are in."""
-    counts: dict[str, Any] = {}
-    reading.tokens = {}
-    reading.usage = reading.input_tokens = reading.output_tokens = None
-    try:
-        if plan.aside:
-            reading.reported_cost = attributes.get(REPORTED_COST)
-        if plan.fields:
-            counts = dict(zip(plan.fields, plan.counts(attributes), strict=True))
-        if plan.extra:
-            counts["extra"] = {meter: attributes[key] for key, meter in plan.extra.items()}
-        usage = usage_of(counts) if counts else None
-        parts = _parts(ITERATIONS, attributes[ITERATIONS]) if ITERATIONS in attributes else []
-        if BY_MODEL in attributes:
-            # The totals, shared out: each token is its model's, and what is no token (a search) the call's own.
-            parts += _parts(BY_MODEL, attributes[BY_MODEL])
-            usage = usage_of({"extra": counts["extra"]}) if "extra" in counts else None
-        reading.tokens = _by_component(*((usage,) if usage is not None else ()), *(part for _, part in parts))
-        reading.usage = usage
-        reading.parts = parts
-        reading.input_tokens = counts.get("input")
-        reading.output_tokens = counts.get("output")
-    except UsageError as error:
-        reading.problem = str(error)
-
-
-def _by_component(*usages: Usage) -> dict[str, int]:
-    tokens: dict[str, int] = {}
-    for usage in usages:
-        for meter, quantity in usage.quantities.items():
-            known = METERS.get(meter)
-            if known is not None and known.unit == "token":
-                tokens[known.component] = tokens.get(known.component, 0) + quantity
-    return tokens
-
-
-def _new_kind(plan: _Plan, values: tuple[Any, ...]) -> Kind:
-    kind = Kind(dict(zip(plan.kind_keys, values, strict=True)))
-    if len(plan.kinds) >= _KINDS_AT_MOST:
-        plan.kinds.clear()
-        plan.billed.clear()
-    with suppress(TypeError):  # a value that is a list: such a span is read, and not remembered
-        plan.kinds[values] = kind
-        if kind.billed:
-            plan.billed[values] = kind
-    return kind
-
-
-def usage_of(counts: dict[str, Any]) -> Usage:
-    """`Usage.from_inclusive` of counts that may be numbers in another dress ("12", 12.0); `counts` is put right."""
-    try:
-        return Usage.from_inclusive(**counts)
-    except UsageError:
-        extra = counts.get("extra")
-        for field, value in counts.items():
-            if field != "extra":
-                counts[field] = _number(value)
-        if extra is not None:
-            counts["extra"] = {meter: _number(value) for meter, value in extra.items()}
-        return Usage.from_inclusive(**counts)
-
-
-def _number(value: Any) -> Any:
-    """An integer where the value is one in another dress (12.0, "12"); the raw value else, for `Usage` to refuse."""
-    if isinstance(value, str):
-        try:
-            value = int(value) if value.strip().lstrip("-").isdecimal() else float(value)
-        except ValueError:
-            return value
-    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
-        return int(value)
-    return value
-
-
-def _parts(name: str, written: Any) -> list[tuple[str | None, Usage]]:
-    """The usages by model that the attribute `name` lists, as JSON or as what that says."""
-    parts: list[tuple[str | None, Usage]] = []
-    try:
-        for part in json.loads(written) if isinstance(written, str) else written:
-            counts = {field: part[key] for key, field in (_OLDER | _FIELDS).items() if key in part}
-            extra = {
-                key[len(_METER_PREFIX) :]: value
-                for key, value in part.items()
-                if key.startswith(_METER_PREFIX) and key not in _ASIDE and key not in _FIELDS
+DIALECTS: Final = (
+    Dialect(
+        "OpenTelemetry, Bedrock",
+        ("opentelemetry.instrumentation.genai.bedrock*", "opentelemetry.instrumentation.botocore.bedrock-runtime*"),
+        outside=ALL,
+    ),
+    Dialect(
+        "OpenTelemetry",
+        (
+            "opentelemetry.instrumentation.genai.*",
+            "opentelemetry.instrumentation.openai_v2*",
+            "opentelemetry.instrumentation.google_genai*",
+            "opentelemetry.util.genai*",
+        ),
+        lost={"anthropic": TTL},
+    ),
+    Dialect(
+        "Anthropic SDK",
+        ("com.anthropic.sdk.*",),
+        beside={"anthropic.usage.compaction.input_tokens": INPUT, "anthropic.usage.compaction.output_tokens": OUTPUT},
+    ),
+    Dialect(
+        "OpenLLMetry, Bedrock",
+        ("opentelemetry.instrumentation.bedrock",),
+        outside=ALL,
+        kinds=_REQUEST_TYPE,
+        lost={"*": TTL},
+    ),
+    Dialect(
+        "OpenLLMetry, LlamaIndex",
+        ("opentelemetry.instrumentation.llamaindex*",),
+        outside=frozenset({"anthropic"}),
+        kinds=_REQUEST_TYPE,
+        lost={"anthropic": TTL},
+    ),
+    Dialect(
+        "OpenLLMetry, Google",
+        ("opentelemetry.instrumentation.google_generativeai", "opentelemetry.instrumentation.vertexai"),
+        thoughts=ALL,
+        kinds=_REQUEST_TYPE,
+        lost={"*": "what was read from the cache"},
+    ),
+    Dialect(
+        "OpenLLMetry",
+        ("opentelemetry.instrumentation.*", "traceloop.*"),
+        kinds=_REQUEST_TYPE,
+        lost={"anthropic": TTL, "aws.bedrock": TTL},
+    ),
+    Dialect(
+        "OpenInference, exclusive",
+        ("openinference.instrumentation.claude_agent_sdk", "openinference.instrumentation.llama_index"),
+        outside=frozenset({"anthropic"}),
+        kinds=_OPENINFERENCE_KINDS,
+        lost={"anthropic": TTL},
+    ),
+    Dialect(
+        "OpenInference, Bedrock",
+        ("openinference.instrumentation.bedrock",),
+        kinds=_OPENINFERENCE_KINDS,
+        lost={"*": TTL},
+        guess=True,
+    ),
+    Dialect("OpenInference", ("openinference.*",), kinds=_OPENINFERENCE_KINDS, lost={"anthropic": TTL}),
+    Dialect("Logfire", ("logfire.*",), inside={"gen_ai.usage.raw": _USAGE_OF_ANTHROPIC}),
+    Dialect("Pydantic AI", ("pydantic-ai*", "pydantic_ai*"), lost={"anthropic": TTL}),
+    Dialect(
+        "OpenLIT",
+        ("openlit*",),
+        outside=frozenset({"anthropic", "aws.bedrock"}),
+        lost={"anthropic": TTL, "aws.bedrock": TTL},
+    ),
+    Dialect(
+        "Vercel AI SDK",
+        ("ai",),
+        kinds=_VERCEL_KINDS,
+        inside={
+            "ai.response.providerMetadata": {
+                "anthropic.usage.cache_creation.ephemeral_5m_input_tokens": CACHE_WRITE_5M,
+                "anthropic.usage.cache_creation.ephemeral_1h_input_tokens": CACHE_WRITE_1H,
+                "anthropic.cacheCreationInputTokens": CACHE_WRITE,
             }
-            parts.append((part.get("model"), usage_of({**counts, "extra": extra})))
-    except UsageError:
-        raise
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{name} is not a list of usages: {error}") from error
-    return parts
+        },
+        guess=True,
+    ),
+    Dialect(
+        "LangSmith",
+        ("langsmith*",),
+        kinds=("langsmith.span.kind", {"llm": "chat", "embedding": "embeddings"}),
+        inside={
+            "gen_ai.usage.input_token_details": {
+                "cache_read": CACHE_READ,
+                "cache_creation": CACHE_WRITE,
+                "ephemeral_5m_input_tokens": CACHE_WRITE_5M,
+                "ephemeral_1h_input_tokens": CACHE_WRITE_1H,
+                "audio": "gen_ai.usage.audio.input_tokens",
+            },
+            "gen_ai.usage.output_token_details": {
+                "reasoning": REASONING,
+                "audio": "gen_ai.usage.audio.output_tokens",
+            },
+        },
+        guess=True,
+    ),
+    Dialect(
+        "Langfuse",
+        ("langfuse*",),
+        kinds=("langfuse.observation.type", {"generation": "chat", "embedding": "embeddings"}),
+        inside={
+            "langfuse.observation.usage_details": {
+                "input": INPUT,
+                "output": OUTPUT,
+                "total": TOTAL,
+                "input_cached_tokens": CACHE_READ,
+                "cache_read_input_tokens": CACHE_READ,
+                "input_cache_read": CACHE_READ,
+                "input_cache_creation": CACHE_WRITE,
+                "cache_creation_input_tokens": CACHE_WRITE,
+                "input_cache_creation_5m": CACHE_WRITE_5M,
+                "input_cache_creation_1h": CACHE_WRITE_1H,
+                "output_reasoning_tokens": REASONING,
+                "output_reasoning": REASONING,
+            }
+        },
+        outside=ALL,
+        thoughts=ALL,
+    ),
+    Dialect(
+        "MLflow",
+        ("mlflow*",),
+        encoded=True,
+        kinds=(
+            "mlflow.spanType",
+            {
+                "CHAT_MODEL": "chat",
+                "LLM": "chat",
+                "EMBEDDING": "embeddings",
+                "RERANKER": "rerank",
+                "AGENT": "invoke_agent",
+            },
+        ),
+        inside={
+            "mlflow.chat.tokenUsage": {
+                "input_tokens": INPUT,
+                "output_tokens": OUTPUT,
+                "total_tokens": TOTAL,
+                "cache_read_input_tokens": CACHE_READ,
+                "cache_creation_input_tokens": CACHE_WRITE,
+                "cache_creation_input_tokens_above_1hr": CACHE_WRITE_1H,
+            }
+        },
+    ),
+    Dialect("Google ADK", ("gcp.vertex.agent*",)),
+    Dialect("Semantic Kernel", ("semantic_kernel*",), lost={"*": "what was read from the cache"}),
+    Dialect("Strands", ("strands*",), guess=True, lost={"anthropic": TTL, "aws.bedrock": TTL}),
+    Dialect(
+        "Claude Code",
+        ("com.anthropic.claude_code*",),
+        outside=ALL,
+        services=("claude-code",),
+        keys={
+            "model": REQUEST_MODEL,
+            "input_tokens": INPUT,
+            "output_tokens": OUTPUT,
+            "cache_read_tokens": CACHE_READ,
+            "cache_creation_tokens": CACHE_WRITE,
+        },
+        lost={"*": TTL},
+    ),
+    Dialect(
+        "Codex CLI",
+        ("codex*",),
+        services=("codex_cli_rs", "codex-cli", "codex"),
+        kinds=("event.kind", {"response.completed": "chat"}),
+        keys={
+            "model": REQUEST_MODEL,
+            "input_token_count": INPUT,
+            "output_token_count": OUTPUT,
+            "cached_token_count": CACHE_READ,
+            "reasoning_token_count": REASONING,
+        },
+    ),
+    Dialect(
+        "Gemini CLI",
+        ("gemini-cli*",),
+        thoughts=ALL,
+        services=("gemini-cli",),
+        keys={
+            "model": REQUEST_MODEL,
+            "input_token_count": INPUT,
+            "output_token_count": OUTPUT,
+            "cached_content_token_count": CACHE_READ,
+            "thoughts_token_count": REASONING,
+            "total_token_count": TOTAL,
+        },
+        lost={"*": "what was read from the cache, and thoughts"},
+    ),
+    Dialect("LiteLLM", ("litellm*",), lost={"*": "what was read from the cache and written to it"}),
+    Dialect(
+        "Datadog",
+        ("ddtrace*",),
+        keys={
+            "model_name": REQUEST_MODEL,
+            "model_provider": PROVIDER,
+            "input_tokens": INPUT,
+            "output_tokens": OUTPUT,
+            "total_tokens": TOTAL,
+            "cache_read_input_tokens": CACHE_READ,
+            "cache_write_input_tokens": CACHE_WRITE,
+            "ephemeral_5m_input_tokens": CACHE_WRITE_5M,
+            "ephemeral_1h_input_tokens": CACHE_WRITE_1H,
+            "reasoning_output_tokens": REASONING,
+        },
+    ),
+    Dialect("Sentry", ("sentry*",), lost={"anthropic": TTL}),
+    Dialect("AgentOps", ("agentops*",), guess=True, lost={"anthropic": TTL}),
+    Dialect("Laminar", ("lmnr*",), guess=True, kinds=("lmnr.span.type", {"LLM": "chat"}), lost={"anthropic": TTL}),
+    Dialect("VoltAgent", ("voltagent*",), guess=True),
+)
+"""Every dialect, the more special scope before the more general one. The first that fits is the one."""

@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from costspan_pricing import PICO, Cost, Usage
-from costspan_processor.dialects import INCONSISTENT, STATUS, Plain, plain_counts, read
+from costspan_processor.conventions import GUESSED, INCONSISTENT, STATUS, Plain, plain_counts, read
+from costspan_processor.translation import in_convention
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from costspan_pricing import PriceBook, RateCard
-    from costspan_processor.dialects import Kind, Reading
+    from costspan_processor.conventions import Kind, Reading
 
 TOTAL: Final = "costspan.cost.total"
 SAVINGS: Final = "costspan.cost.cache_savings"
@@ -181,6 +182,8 @@ def describe(priced: Priced | Plain, proposal: bool = True) -> dict[str, Attribu
             result[SAVINGS] = priced.saved / PICO
     if usage is not None and usage.inconsistent:
         result[INCONSISTENT] = True
+    if priced.reading.guessed:
+        result[GUESSED] = True
     return result
 
 
@@ -227,12 +230,19 @@ def enrich(
     *,
     seconds: float | None = None,
     proposal: bool = True,
+    scope: tuple[str, str] | None = None,
+    resource: Mapping[str, Any] | None = None,
 ) -> dict[str, AttributeValue]:
     """The attributes to add to a span that has `attributes`, started at `at_ns` (unix nanoseconds), took `seconds`.
+
+    `scope` are name and version of the library that made the span, `resource` the attributes of the service: they
+    decide the dialect. Without a scope the span speaks as the GenAI conventions do.
 
     Empty if the span is no billed call or has been priced already (it carries `costspan.cost.status`). Never raises for
     what a span may hold: usage that cannot be is the status `invalid_usage`.
     """
+    if scope is not None:
+        attributes = in_convention(attributes, *scope, resource)
     found = plain_counts(attributes)
     if found is not None:
         # As below, without the object that counters and budgets need.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from costspan_pricing import PICO
-from costspan_processor import dialects
+from costspan_processor import conventions
 from costspan_processor.compat import Recorder
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.metrics import Meter, MeterProvider
 
-    from costspan_processor.dialects import Kind, Plain
+    from costspan_processor.conventions import Kind, Plain
     from costspan_processor.enrich import Priced
 
 Generation = Literal["current", "next", "off"]
@@ -97,10 +97,10 @@ class _Row:
         self.dimensions = dimensions
         provider, request_model, response_model, operation = names
         labels = {
-            dialects.PROVIDER: provider,
-            dialects.REQUEST_MODEL: request_model,
-            dialects.RESPONSE_MODEL: response_model,
-            dialects.OPERATION: operation,
+            conventions.PROVIDER: provider,
+            conventions.REQUEST_MODEL: request_model,
+            conventions.RESPONSE_MODEL: response_model,
+            conventions.OPERATION: operation,
             **dimensions,
         }
         self.attributes: dict[str, str] = {key: value for key, value in labels.items() if value is not None}
@@ -126,7 +126,7 @@ class Route:
     def __init__(self, row: _Row, labels: dict[str, str | int], error_type: str | None) -> None:
         self.row = row
         self.plain = labels
-        self.duration = labels if error_type is None else {**labels, dialects.ERROR_TYPE: error_type}
+        self.duration = labels if error_type is None else {**labels, conventions.ERROR_TYPE: error_type}
         self.input = {**labels, _TOKEN_TYPE: "input"}
         self.output = {**labels, _TOKEN_TYPE: "output"}
         self.recorders: tuple[Recorder, Recorder, Recorder, Recorder] | None = None
@@ -193,7 +193,7 @@ class Table:
                 self._add("calls", row, status, 1)
             if status == "no_usage" and priced.reading.kind.error_type is not None:
                 row.failed += 1
-            if isinstance(priced, dialects.Plain):
+            if isinstance(priced, conventions.Plain):
                 _, sent, read, received, saved = priced.quote
                 prompt, cached, answered, _ = priced.reading.plain
                 self._count(row, "input", sent, prompt - cached)
@@ -273,25 +273,25 @@ class Table:
                 # Routes are only a cache over the rows; what they hold is rebuilt with the same labels.
                 self._routes.clear()
             names = (
-                self._bounded(dialects.PROVIDER, kind.provider),
-                self._bounded(dialects.REQUEST_MODEL, kind.request_model),
-                self._bounded(dialects.RESPONSE_MODEL, kind.response_model),
-                self._bounded(dialects.OPERATION, kind.operation),
+                self._bounded(conventions.PROVIDER, kind.provider),
+                self._bounded(conventions.REQUEST_MODEL, kind.request_model),
+                self._bounded(conventions.RESPONSE_MODEL, kind.response_model),
+                self._bounded(conventions.OPERATION, kind.operation),
             )
             row = self._row(names, dimensions)
             labels: dict[str, str | int] = {
                 label: value
                 for label, value in (
-                    (dialects.OPERATION, names[3]),
-                    (dialects.PROVIDER, names[0]),
-                    (dialects.REQUEST_MODEL, names[1]),
-                    (dialects.RESPONSE_MODEL, names[2]),
-                    (dialects.SERVER_ADDRESS, self._bounded(dialects.SERVER_ADDRESS, kind.server_address)),
-                    (dialects.SERVER_PORT, kind.server_port),
+                    (conventions.OPERATION, names[3]),
+                    (conventions.PROVIDER, names[0]),
+                    (conventions.REQUEST_MODEL, names[1]),
+                    (conventions.RESPONSE_MODEL, names[2]),
+                    (conventions.SERVER_ADDRESS, self._bounded(conventions.SERVER_ADDRESS, kind.server_address)),
+                    (conventions.SERVER_PORT, kind.server_port),
                 )
                 if value is not None
             }
-            route = Route(row, labels, self._bounded(dialects.ERROR_TYPE, kind.error_type))
+            route = Route(row, labels, self._bounded(conventions.ERROR_TYPE, kind.error_type))
             self._routes[kind, dimensions] = route
             return route
 
@@ -387,7 +387,7 @@ class Table:
     def _calls(self) -> list[Observation]:
         with self._lock:
             return [
-                Observation(count, row.labels(dialects.STATUS, status))
+                Observation(count, row.labels(conventions.STATUS, status))
                 for row in self._snapshot()
                 for status, count in row.calls.items()
             ]

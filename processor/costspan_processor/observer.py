@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from costspan_processor.attribution import attribution
 from costspan_processor.budgets import Admission
-from costspan_processor.dialects import read
+from costspan_processor.conventions import read
 from costspan_processor.enrich import assess, describe
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from costspan_pricing import PriceBook
     from costspan_processor.attribution import Attribution
     from costspan_processor.budgets import Guard
-    from costspan_processor.dialects import Plain
+    from costspan_processor.conventions import Plain
     from costspan_processor.enrich import Priced
     from costspan_processor.metrics import Table
 

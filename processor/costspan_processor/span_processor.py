@@ -8,10 +8,13 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from costspan_pricing import PriceBook
-from costspan_processor import compat
+from costspan_processor import compat, conventions
 from costspan_processor.attribution import attribution
-from costspan_processor.dialects import OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_ID, ROLLUP, STATUS, read
+from costspan_processor.conventions import RESPONSE_ID, ROLLUP, STATUS
 from costspan_processor.enrich import assess, describe, enrich
+from costspan_processor.metrics import SCOPE
+from costspan_processor.once import Once
+from costspan_processor.translation import in_convention, says_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +25,6 @@ if TYPE_CHECKING:
 
     from costspan_processor.attribution import Attribution
     from costspan_processor.observer import CostObserver
-
-
-_no_genai = frozenset({OPERATION, PROVIDER, REQUEST_MODEL, "gen_ai.system"}).isdisjoint
-"""Whether a span has none of the attributes that make it a GenAI span."""
 
 
 class CostSpanProcessor(SpanProcessor):
@@ -54,10 +53,13 @@ class CostSpanProcessor(SpanProcessor):
         self._observer = observer
         self._proposal = proposal
         self._counted = counted
+        self._once = Once()
         self._closed = False
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Put the attribution of the context onto a GenAI span."""
+        if span.instrumentation_scope is not None and span.instrumentation_scope.name == SCOPE:
+            self._once.ours_starts(span)
         who = attribution(parent_context)
         if who is None or self._closed:
             return
@@ -65,37 +67,43 @@ class CostSpanProcessor(SpanProcessor):
             # Where the span ends, the current context may be another. And many instrumentations say only later that a
             # span is a GenAI one: then it is marked at its end.
             span._costspan_attribution = who  # type: ignore[attr-defined]
-            if not _no_genai(compat.attributes_of(span)):
+            if not says_nothing(compat.attributes_of(span)):
                 span.set_attributes(who.attributes)
         except Exception as error:  # noqa: BLE001  a span must start whatever happens here
             self._failed("processor.on_start", error)
 
     def _on_ending(self, span: Span) -> None:
         attributes = compat.attributes_of(span)
-        if _no_genai(attributes) or self._closed:
+        contains = self._once.ends(span)
+        if says_nothing(attributes) or self._closed:
             return
         try:
-            new = self._enriched(span, attributes)
+            new = self._enriched(span, attributes, contains)
             if new and not compat.add_when_ending(span, new):
                 self._failed("processor.frozen_span", RuntimeError("this OpenTelemetry SDK lets nobody price a span"))
         except Exception as error:  # noqa: BLE001  a span must end whatever happens here
             self._failed("processor.on_ending", error)
 
-    def _enriched(self, span: Span, attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
+    def _enriched(self, span: Span, attributes: Mapping[str, Any], contains: bool) -> dict[str, AttributeValue]:
         who: Attribution | None = getattr(span, "_costspan_attribution", None)
         new: dict[str, AttributeValue] = {}
         if who is not None:
             new.update((key, value) for key, value in who.attributes.items() if key not in attributes)
         if STATUS in attributes:
             return new
-        if self._counted is not None and self._counted(attributes.get(RESPONSE_ID)):
-            return {ROLLUP: True, **new}
         scope = span.instrumentation_scope
-        reading = read(
+        said = in_convention(
             attributes, scope.name if scope else "", (scope.version or "") if scope else "", span.resource.attributes
         )
+        response_id = said.get(RESPONSE_ID)
+        # An agent's usage is its calls', unless nobody has seen those.
+        reading = conventions.read(said, aggregate=not contains)
         if reading is None:
             return new
+        if contains or self._once.repeats(span, response_id) or (self._counted and self._counted(response_id)):
+            return {ROLLUP: True, **new}
+        if reading.usage is not None or reading.problem is not None:
+            self._once.counted(span, response_id)
         start = span.start_time or 0
         duration = None if span.end_time is None else max(0, span.end_time - start) / 1e9
         priced = assess(reading, start, self._book, duration)
@@ -105,7 +113,7 @@ class CostSpanProcessor(SpanProcessor):
             if observer.guard is not None:
                 identity = span.get_span_context()
                 key = f"{identity.trace_id:032x}:{identity.span_id:016x}"
-                result.update(observer.guard.charge(key, attributes, who, priced))
+                result.update(observer.guard.charge(key, said, who, priced))
             observer.count(priced, who, duration, own=False)
         # The price first: where a span has little room left, the first ones are those that stay.
         result.update(new)
@@ -145,7 +153,17 @@ class EnrichingExporter(SpanExporter):
         try:
             start, end = span.start_time or 0, span.end_time
             seconds = None if end is None else max(0, end - start) / 1e9
-            new = enrich(attributes, start, self._book, seconds=seconds, proposal=self._proposal)
+            made_by = span.instrumentation_scope
+            scope = (made_by.name, made_by.version or "") if made_by is not None else ("", "")
+            new = enrich(
+                attributes,
+                start,
+                self._book,
+                seconds=seconds,
+                proposal=self._proposal,
+                scope=scope,
+                resource=span.resource.attributes,
+            )
         except Exception:  # noqa: BLE001  a span that cannot be priced is exported as it is
             return span
         if not new:

@@ -33,7 +33,7 @@ processing = Processing(tracers, MeterProvider([InMemoryMetricReader()]))
 observer, table, book, processor = processing.observer, processing.table, processing.book, processing.span_processor
 observer.after(None, CHAT, AT, 1.2, None, None)
 route = next(iter(table._routes.values()))
-from costspan_processor.dialects import read
+from costspan_processor.conventions import read
 from costspan_processor.enrich import assess
 priced = assess(read(CHAT), AT, book)
 http = tracers.get_tracer("http").start_span("GET /", attributes={"http.request.method": "GET", "url.path": "/"})

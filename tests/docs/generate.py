@@ -31,6 +31,7 @@ from costspan_instrumentation import hosts, semconv
 from costspan_instrumentation.provider import Endpoint
 from costspan_pricing import METERS
 from costspan_processor import Budget, Processing, Settings
+from costspan_processor.dialects import DIALECTS, SPELLINGS
 from costspan_processor.metrics import DIMENSIONS
 
 if TYPE_CHECKING:
@@ -386,6 +387,30 @@ def _decisions() -> str:
     return "".join(rows)
 
 
+def _dialects() -> str:
+    def whose(providers: Iterable[str]) -> str:
+        return ", ".join("all" if name == "*" else name for name in sorted(providers))
+
+    rows = []
+    for dialect in DIALECTS:
+        notes = []
+        if dialect.outside:
+            until = f" (before {dialect.before})" if dialect.before else ""
+            notes.append(f"cached tokens beside the input: {whose(dialect.outside)}{until}")
+        if dialect.thoughts:
+            notes.append(f"reasoning beside the output: {whose(dialect.thoughts)}")
+        if dialect.guess:
+            notes.append("the counts decide")
+        lost = [f"{text} ({whose([provider])})" for provider, text in dialect.lost.items()]
+        scopes = [*dialect.scopes, *(f"service {service}" for service in dialect.services)]
+        rows.append((dialect.name, _names(scopes), "; ".join(notes), "; ".join(lost)))
+    return _table(("library", "scopes", "counts", "leaves out"), rows)
+
+
+def _spellings() -> str:
+    return _table(("name", "also"), [(f"`{name}`", _names(others)) for name, others in SPELLINGS.items()])
+
+
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "variables": _variables,
     "metrics": lambda: _metrics_table("off", lambda name: not name.startswith("costspan.budget.")),
@@ -398,6 +423,8 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "hosts": _hosts,
     "usage-formats": _usage_formats,
     "decisions": _decisions,
+    "dialects": _dialects,
+    "spellings": _spellings,
 }
 
 

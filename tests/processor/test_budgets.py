@@ -397,7 +397,7 @@ class TestTheGuard:
         admission = guard.admit(REQUEST, None, lambda: 400)
         clock.now += 24 * 3600
         assert guard.admit(REQUEST, None, lambda: 400) is not None
-        from costspan_processor.dialects import read
+        from costspan_processor.conventions import read
         from costspan_processor.enrich import assess
 
         reading = read(CHAT)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from costspan_pricing import PriceBook
 from costspan_processor import enrich, price
-from costspan_processor.dialects import Plain, Reading, read
+from costspan_processor.conventions import Plain, Reading, read
 from costspan_processor.enrich import assess, describe
 from tests.processor.conftest import AT, CHAT
 
@@ -245,29 +245,29 @@ def test_values_that_no_name_should_have_are_read_and_not_remembered(book: Price
 
 
 def test_spans_of_ever_new_shapes_do_not_fill_the_memory(book: PriceBook) -> None:
-    from costspan_processor import dialects
+    from costspan_processor import conventions
 
     for number in range(2000):
         enrich({**CHAT, f"gen_ai.prompt.{number}.content": "x"}, AT, book)
         enrich({**CHAT, "gen_ai.response.model": f"large-{number}"}, AT, book)
-    assert len(dialects._plans) <= 512
-    assert all(len(plan.kinds) <= 1024 for plan in dialects._plans.values() if plan is not None)
+    assert len(conventions._plans) <= 512
+    assert all(len(plan.kinds) <= 1024 for plan in conventions._plans.values() if plan is not None)
 
 
 def test_the_engine_and_the_processor_mean_the_same_names() -> None:
     """The two floors share attribute names and no code: this is what holds them together."""
     from costspan_instrumentation import semconv
-    from costspan_processor import dialects
+    from costspan_processor import conventions
 
     for name in ("OPERATION", "PROVIDER", "REQUEST_MODEL", "RESPONSE_MODEL", "SERVER_ADDRESS", "SERVER_PORT",
                  "ERROR_TYPE", "SERVICE_TIER", "GEO"):  # fmt: skip
-        assert getattr(semconv, name) == getattr(dialects, name)
-    assert semconv.REQUEST_MAX_TOKENS == dialects.MAX_TOKENS
-    assert semconv.USAGE_ESTIMATED == dialects.ESTIMATED
-    assert semconv.USAGE_REPORTED_COST == dialects.REPORTED_COST
-    assert semconv.USAGE_ITERATIONS == dialects.ITERATIONS
-    assert semconv.FETCH_RESPONSE in dialects.NOT_BILLED
-    read_as_usage = {*dialects._FIELDS, *dialects._ASIDE}
+        assert getattr(semconv, name) == getattr(conventions, name)
+    assert semconv.REQUEST_MAX_TOKENS == conventions.MAX_TOKENS
+    assert semconv.USAGE_ESTIMATED == conventions.ESTIMATED
+    assert semconv.USAGE_REPORTED_COST == conventions.REPORTED_COST
+    assert semconv.USAGE_ITERATIONS == conventions.ITERATIONS
+    assert semconv.FETCH_RESPONSE in conventions.NOT_BILLED
+    read_as_usage = {*conventions._FIELDS, *conventions._ASIDE}
     emitted = {value for value in vars(semconv).values() if isinstance(value, str) and ".usage." in value}
     # Text is what remains of a total, and a meter is any name under costspan.usage.
     unread = {
@@ -319,5 +319,6 @@ def test_the_short_way_says_what_the_long_way_says(
         full = Reading()
         full.kind, full.usage, full.tokens, full.parts = reading.kind, reading.usage, reading.tokens, ()
         full.problem = full.reported_cost = None
+        full.guessed = False
         reading = full
     assert short_way == describe(assess(reading, AT, book)) == enrich(attributes, AT, book)

@@ -90,7 +90,7 @@ def test_a_span_that_is_priced_already_is_left_alone(shop: Telemetry) -> None:
 def test_spans_that_are_no_model_calls_keep_their_attributes(shop: Telemetry) -> None:
     tracer = shop.tracer_provider.get_tracer("http")
     tracer.start_span("GET /", attributes={"http.request.method": "GET"}).end()
-    tracer.start_span("invoke_agent bob", attributes={**CHAT, "gen_ai.operation.name": "invoke_agent"}).end()
+    tracer.start_span("execute_tool search", attributes={**CHAT, "gen_ai.operation.name": "execute_tool"}).end()
     for span in shop.spans.get_finished_spans():
         assert not [key for key in span.attributes or {} if key.startswith("costspan.")]
 

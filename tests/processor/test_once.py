@@ -1,0 +1,96 @@
+"""Several spans tell of one call: one of them carries its money, the others say that they repeat it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry import trace
+
+from costspan_processor.metrics import SCOPE as OUR_SCOPE
+from tests.processor.conftest import CHAT, Telemetry
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+MONEY = 0.0016
+AGENT = {**CHAT, "gen_ai.operation.name": "invoke_agent"}
+PRICED = {"costspan.cost.status": "priced", "costspan.cost.total": MONEY}
+
+
+def begin(shop: Telemetry, scope: str, attributes: dict[str, Any] | None, inside: Span | None = None) -> Span:
+    context = None if inside is None else trace.set_span_in_context(inside)
+    tracer = shop.tracer_provider.get_tracer(scope)
+    return tracer.start_span(scope, context, attributes=CHAT if attributes is None else attributes)
+
+
+def money(shop: Telemetry) -> dict[str, str | float]:
+    """What each span says by its name: dollars, `rollup`, or nothing."""
+    told: dict[str, str | float] = {}
+    for span in shop.spans.get_finished_spans():
+        attributes: Any = span.attributes or {}
+        told[span.name] = "rollup" if attributes.get("costspan.rollup") else attributes.get("costspan.cost.total", "")
+    return told
+
+
+def counted(shop: Telemetry) -> float:
+    return float(sum(shop.metrics().get("costspan.cost", {}).values()))
+
+
+def test_the_innermost_span_is_the_call(shop: Telemetry) -> None:
+    outer = begin(shop, "framework", None)
+    middle = begin(shop, "http", {"url.path": "/"}, outer)
+    begin(shop, "sdk", None, middle).end()
+    middle.end()
+    outer.end()
+    assert money(shop) == {"sdk": MONEY, "http": "", "framework": "rollup"}
+    assert counted(shop) == pytest.approx(MONEY)
+
+
+def test_a_span_inside_a_call_of_ours_repeats_it_even_if_it_outlives_it(shop: Telemetry) -> None:
+    ours = begin(shop, OUR_SCOPE, {**CHAT, **PRICED})
+    early, late = (begin(shop, name, None, ours) for name in ("early", "late"))
+    early.end()
+    ours.end()
+    late.end()
+    assert money(shop) == {"early": "rollup", OUR_SCOPE: MONEY, "late": "rollup"}
+
+
+def test_a_span_around_a_call_of_ours_repeats_it_even_if_it_ends_first(shop: Telemetry) -> None:
+    outer = begin(shop, "framework", None)
+    ours = begin(shop, OUR_SCOPE, {**CHAT, **PRICED}, outer)
+    outer.end()
+    ours.end()
+    assert money(shop) == {"framework": "rollup", OUR_SCOPE: MONEY}
+
+
+def test_two_spans_of_one_response_are_one_call(shop: Telemetry) -> None:
+    for name in ("first", "second"):
+        begin(shop, name, {**CHAT, "gen_ai.response.id": "chatcmpl-1"}).end()
+    begin(shop, "another", {**CHAT, "gen_ai.response.id": "chatcmpl-2"}).end()
+    assert money(shop) == {"first": MONEY, "second": "rollup", "another": MONEY}
+
+
+def test_an_agent_is_priced_only_where_nobody_saw_its_calls(shop: Telemetry) -> None:
+    begin(shop, "alone", AGENT).end()
+    agent = begin(shop, "agent", AGENT)
+    begin(shop, "call", None, agent).end()
+    agent.end()
+    begin(shop, "idle", {"gen_ai.operation.name": "invoke_agent", "gen_ai.provider.name": "acme"}).end()
+    assert money(shop) == {"alone": MONEY, "call": MONEY, "agent": "", "idle": ""}
+
+
+def test_calls_side_by_side_in_one_agent_are_all_counted(shop: Telemetry) -> None:
+    agent = begin(shop, "agent", AGENT)
+    for name in ("one", "two"):
+        begin(shop, name, None, agent).end()
+    agent.end()
+    assert counted(shop) == pytest.approx(2 * MONEY)
+
+
+def test_a_call_that_failed_below_leaves_the_bill_to_the_span_that_has_one(shop: Telemetry) -> None:
+    outer = begin(shop, "framework", None)
+    failed = {key: value for key, value in CHAT.items() if ".usage." not in key}
+    begin(shop, "sdk", {**failed, "error.type": "Timeout"}, outer).end()
+    outer.end()
+    assert money(shop) == {"sdk": "", "framework": MONEY}
