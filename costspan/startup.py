@@ -79,6 +79,9 @@ def init(
     max_label_values: int | None = None,
     price_file: str | os.PathLike[str] | None = None,
     model_names: Mapping[str, str] | None = None,
+    baggage_sent: Sequence[str] | None = None,
+    baggage_trusted: Sequence[str] | None = None,
+    user_key: str | None = None,
 ) -> None:
     """Price every LLM call of this process from now on. One line at start-up; a second call changes nothing.
 
@@ -101,6 +104,9 @@ def init(
             "max_label_values": max_label_values,
             "price_file": None if price_file is None else os.fspath(price_file),
             "model_names": None if model_names is None else tuple(f"{a}={b}" for a, b in model_names.items()),
+            "baggage_sent": None if baggage_sent is None else tuple(baggage_sent),
+            "baggage_trusted": None if baggage_trusted is None else tuple(baggage_trusted),
+            "user_key": user_key,
         }
     )
     with _lock:
@@ -126,6 +132,7 @@ def start(
     from costspan.book import price_book
     from costspan_processor import Processing
     from costspan_processor import Settings as ProcessorSettings
+    from costspan_processor.attribution import exchange
 
     with _lock:
         # A configuration file that names our instrumentors comes back here while its providers are being made.
@@ -151,6 +158,7 @@ def start(
                 counted=engine.has_counted,
             )
             processing.start()
+            exchange(settings.baggage_sent, settings.baggage_trusted, settings.user_key)
             tracer = traces.get_tracer(SCOPE, __version__)
             if _has_events():
                 telemetry.events()
@@ -181,6 +189,8 @@ def pre_instrument() -> None:
 def shutdown() -> None:
     """Undo `init()`: every patched method is the SDK's own again. What was counted is exported first."""
     global _processing  # noqa: PLW0603
+    from costspan_processor.attribution import exchange
+
     with _lock:
         if _processing is None:
             return
@@ -188,6 +198,7 @@ def shutdown() -> None:
             engine.uninstrument(provider)
         flush()
         _processing.shutdown()
+        exchange()
         _processing = None
 
 
