@@ -1,0 +1,82 @@
+"""What other libraries' spans say, as they really made them, and the dollars that they must give.
+
+A case is one call (or several) and all spans that one library, or a stack of them, made of it: `emit.py` made the
+fixtures. Together they cost what the call did; where a library leaves out what the price depends on (`lost`), the cost
+is what the span still tells, and is marked as an estimate.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from costspan_processor import CostSpanProcessor
+from costspan_processor.translation import in_convention
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FIXTURES = Path(__file__).parent / "fixtures"
+AT = 1_795_824_000_000_000_000
+"""2026-11-28: the day whose prices the fixtures have."""
+
+
+def cases() -> Iterator[Any]:
+    for file in sorted(FIXTURES.glob("*.json")):
+        for case in json.loads(file.read_text(encoding="utf-8"))["cases"]:
+            yield pytest.param(case, id=f"{file.stem}-{case['name']}")
+
+
+def priced(case: dict[str, Any]) -> list[dict[str, Any]]:
+    """The case's spans, made again and ended in the order in which they ended."""
+    provider, exporter = TracerProvider(resource=Resource(case.get("resource", {}))), InMemorySpanExporter()
+    provider.add_span_processor(CostSpanProcessor())
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    made: dict[int, Any] = {}
+
+    def start(index: int) -> Any:
+        told = case["spans"][index]
+        if index not in made:
+            parent = told["parent"]
+            context = None if parent is None else trace.set_span_in_context(start(parent))
+            tracer = provider.get_tracer(told["scope"]["name"], told["scope"]["version"])
+            made[index] = tracer.start_span(told["name"], context, attributes=told["attributes"], start_time=AT)
+        return made[index]
+
+    for index in range(len(case["spans"])):
+        start(index)
+    for index in range(len(case["spans"])):
+        made[index].end(AT + 10**9)
+    return [dict(span.attributes or {}) for span in exporter.get_finished_spans()]
+
+
+@pytest.mark.parametrize("case", cases())
+def test_the_spans_of_a_call_cost_what_it_did(case: dict[str, Any]) -> None:
+    spans = priced(case)
+    money = [Decimal(str(span["costspan.cost.total"])) for span in spans if "costspan.cost.total" in span]
+    usd = None if case["usd"] is None else Decimal(case["usd"])
+    assert (sum(money) if money else None) == usd
+    # An account of the same again, in whatever words, is none.
+    assert all("costspan.cost.total" not in span for span in spans if span.get("costspan.rollup"))
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if case.values[0].get("lost") and case.values[0]["usd"]])
+def test_what_a_library_leaves_out_is_never_silent(case: dict[str, Any]) -> None:
+    statuses = {span["costspan.cost.status"] for span in priced(case) if "costspan.cost.total" in span}
+    assert statuses <= {"estimated", "partial"}
+
+
+@pytest.mark.parametrize("case", cases())
+def test_a_span_in_the_conventions_words_is_read_as_it_is(case: dict[str, Any]) -> None:
+    for span in case["spans"]:
+        once = in_convention(span["attributes"], span["scope"]["name"], span["scope"]["version"], case.get("resource"))
+        assert in_convention(once, "costspan") == once
