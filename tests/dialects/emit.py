@@ -171,6 +171,16 @@ LOST: dict[str, dict[str, dict[str, Any]]] = {
     "logfire": {"openai-priority": _NO_TIER},
     "openlit": _NO_SPLITS
     | {"bedrock-cached-converse-stream": _lost("there is no span of the call", None, CONVERSED[0])},
+    "litellm": {
+        "openai-chat-stream": _lost(
+            "cache reads are not on the span, but for what they cost in gen_ai.cost.*", _UNCACHED, GPT41[0]
+        ),
+        "anthropic-cached-chat-stream": _lost(
+            "cache reads and writes are not on the span, but for what they cost in gen_ai.cost.*",
+            ("0.00495", "1400 x $3/MTok + 50 x $15/MTok"),
+            SONNET[0],
+        ),
+    },
     "litellm-v2": _NO_SPLITS | {"openai-priority": _NO_TIER},
     "mlflow": {
         "openai-embeddings": _lost("no usage is on the span", None, EMBEDDED[0]),
@@ -590,6 +600,15 @@ _ONE_OFF = re.compile(
 )
 
 
+def _in_a_request(call: Callable[[], object]) -> Callable[[], object]:
+    def serve() -> None:
+        trace = _module("opentelemetry.trace")
+        with trace.get_tracer("app").start_as_current_span("POST /ask", kind=trace.SpanKind.SERVER):
+            call()
+
+    return serve
+
+
 class Recorder:
     """Keeps the spans of each case."""
 
@@ -624,6 +643,8 @@ class Recorder:
 
     def record(self, calls: Mapping[str, Callable[[], object]], **more: Any) -> None:
         """Makes each call, and keeps what was said of it."""
+        if self.emitter.startswith("stack-"):
+            calls = dict(calls) | {f"{name}-in-a-request": _in_a_request(call) for name, call in calls.items()}
         for name, call in calls.items():
             self.flush()
             self.finished.clear()
@@ -633,7 +654,7 @@ class Recorder:
             except Exception as error:  # the spans still tell something
                 print(f"{self.emitter}: {name}: {type(error).__name__}: {error}", file=sys.stderr)
             self.flush()
-            usd, arithmetic = COSTS.get(name, ("", ""))
+            usd, arithmetic = COSTS[name.removesuffix("-in-a-request")]
             says = LOST.get(self.emitter, {}).get(name, {})
             self.cases.append(
                 {"name": name, "usd": usd, "arithmetic": arithmetic, **more, **says, "spans": self.spans()}
@@ -641,6 +662,7 @@ class Recorder:
 
     def spans(self) -> list[dict[str, Any]]:
         """The spans in the order in which they ended."""
+        traces = list(dict.fromkeys(span.context.trace_id for span in self.finished))
         where = {span.context.span_id: number for number, span in enumerate(self.finished)}
         told: list[dict[str, Any]] = []
         for span in self.finished:
@@ -664,6 +686,8 @@ class Recorder:
                 "parent": where.get(span.parent.span_id) if span.parent is not None else None,
                 "attributes": {key: value for key, value in sorted(attributes.items()) if self.keeps(key, value)},
             }
+            if len(traces) > 1:
+                one["trace"] = traces.index(span.context.trace_id)
             if span.status.status_code.name == "ERROR":
                 one["status"] = "ERROR"
             told.append(one)
@@ -1244,6 +1268,224 @@ def openinference_llamaindex(recorder: Recorder) -> list[str]:
     return ["openinference-instrumentation-llama-index", *LLAMAINDEX]
 
 
+# Stacks: one call that several of them describe.
+
+_OLL = "opentelemetry.instrumentation"
+_OI = "openinference.instrumentation"
+
+
+def _on(*what: str) -> None:
+    """Switches instrumentations on: `module:class`, or a module whose entry point to load."""
+    for one in what:
+        module, _, name = one.partition(":")
+        if name:
+            _instrument(module, name)
+        else:
+            _load(module)
+
+
+def _stack(
+    case: str, cost: tuple[str, str], what: list[str], call: Callable[[], Callable[[], object]], packages: list[str]
+) -> Callable[[Recorder], list[str]]:
+    def emit(recorder: Recorder) -> list[str]:
+        COSTS[case] = cost
+        recorder.provide()
+        _on(*what)
+        recorder.record({case: call()})
+        return packages
+
+    return emit
+
+
+def _native(
+    case: str, cost: tuple[str, str], what: list[str], packages: list[str], call: Callable[[], object] = anthropic_chat
+) -> Callable[[Recorder], list[str]]:
+    def emit(recorder: Recorder) -> list[str]:
+        os.environ["ANTHROPIC_OPEN_TELEMETRY"] = "true"
+        return _stack(case, cost, what, lambda: call, [*packages, "anthropic"])(recorder)
+
+    return emit
+
+
+def _pydantic_ai_in_logfire(recorder: Recorder) -> list[str]:
+    fire = _module("logfire")
+    fire.configure(send_to_logfire=False, console=False, additional_span_processors=[recorder.processor()])
+    fire.instrument_pydantic_ai()
+    fire.instrument_openai()
+    COSTS["pydantic-ai-and-logfire-openai"] = GPT41
+    recorder.record({"pydantic-ai-and-logfire-openai": _pydantic_agents()["openai-chat"]})
+    return ["logfire", "pydantic-ai", "openai"]
+
+
+def _litellm_otel_and(case: str, what: list[str], packages: list[str]) -> Callable[[Recorder], list[str]]:
+    def emit(recorder: Recorder) -> list[str]:
+        os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+        COSTS[case] = GPT41
+        provider = recorder.provide()
+        _on(*what)
+        logger = _module("litellm.integrations.opentelemetry").OpenTelemetry(tracer_provider=provider)
+        _module("litellm").callbacks = [logger]
+        recorder.record({case: _litellm_calls()["openai-chat"]})
+        return ["litellm", *packages, "openai"]
+
+    return emit
+
+
+_OLL_OPENAI = f"{_OLL}.openai:OpenAIInstrumentor"
+_OI_OPENAI = f"{_OI}.openai:OpenAIInstrumentor"
+
+STACKS: dict[str, Callable[[Recorder], list[str]]] = {
+    "stack-litellm-openinference": _stack(
+        "openinference-litellm-and-openai",
+        GPT41,
+        [f"{_OI}.litellm:LiteLLMInstrumentor", _OI_OPENAI],
+        lambda: _litellm_calls()["openai-chat"],
+        ["litellm", "openai", "openinference-instrumentation-litellm", "openinference-instrumentation-openai"],
+    ),
+    "stack-litellm-openllmetry": _litellm_otel_and(
+        "litellm-otel-and-openllmetry-openai", [_OLL_OPENAI], ["opentelemetry-instrumentation-openai"]
+    ),
+    "stack-langchain-openinference": _stack(
+        "openinference-langchain-and-openai",
+        GPT41,
+        [f"{_OI}.langchain:LangChainInstrumentor", _OI_OPENAI],
+        lambda: _langchain_calls()["openai-chat-in-a-chain"],
+        ["langchain-openai", "openinference-instrumentation-langchain", "openinference-instrumentation-openai"],
+    ),
+    "stack-langchain-openllmetry": _stack(
+        "openllmetry-langchain-and-openai",
+        GPT41,
+        [f"{_OLL}.langchain:LangchainInstrumentor", _OLL_OPENAI],
+        lambda: _langchain_calls()["openai-chat-in-a-chain"],
+        ["langchain-openai", "opentelemetry-instrumentation-langchain", "opentelemetry-instrumentation-openai"],
+    ),
+    "stack-langchain-openllmetry-two-turns": _stack(
+        "openllmetry-langchain-and-openai-two-turns",
+        TWO_TURNS,
+        [f"{_OLL}.langchain:LangchainInstrumentor", _OLL_OPENAI],
+        lambda: _langchain_calls()["openai-two-turns"],
+        ["langchain-openai", "opentelemetry-instrumentation-langchain", "opentelemetry-instrumentation-openai"],
+    ),
+    "stack-langchain-anthropic-openllmetry": _native(
+        "openllmetry-langchain-and-anthropic-native",
+        SONNET,
+        [f"{_OLL}.langchain:LangchainInstrumentor"],
+        ["langchain-anthropic", "opentelemetry-instrumentation-langchain"],
+        lambda: _langchain_calls()["anthropic-cached-chat"](),
+    ),
+    "stack-agents-openinference": _stack(
+        "openinference-agents-and-openai",
+        GPT41,
+        [f"{_OI}.openai_agents:OpenAIAgentsInstrumentor", _OI_OPENAI],
+        _agents_sdk,
+        ["openai-agents", "openinference-instrumentation-openai-agents", "openinference-instrumentation-openai"],
+    ),
+    "stack-agents-openinference-chat": _stack(
+        "openinference-agents-and-openai-chat",
+        GPT41,
+        [f"{_OI}.openai_agents:OpenAIAgentsInstrumentor", _OI_OPENAI],
+        lambda: _agents_sdk(chat=True),
+        ["openai-agents", "openinference-instrumentation-openai-agents", "openinference-instrumentation-openai"],
+    ),
+    "stack-agents-openllmetry": _stack(
+        "openllmetry-agents-and-openai",
+        GPT41,
+        [f"{_OLL}.openai_agents:OpenAIAgentsInstrumentor", _OLL_OPENAI],
+        _agents_sdk,
+        ["openai-agents", "opentelemetry-instrumentation-openai-agents", "opentelemetry-instrumentation-openai"],
+    ),
+    "stack-agents-official": _stack(
+        "official-agents-and-openai",
+        TWO_TURNS,
+        [f"{_OLL}.genai.openai_agents", f"{_OLL}.genai.openai"],
+        lambda: _agents_sdk(tools=True),
+        [
+            "openai-agents",
+            "opentelemetry-instrumentation-genai-openai-agents",
+            "opentelemetry-instrumentation-genai-openai",
+        ],
+    ),
+    "stack-pydantic-ai": _pydantic_ai_in_logfire,
+    "stack-anthropic-openllmetry": _native(
+        "anthropic-native-and-openllmetry",
+        SONNET,
+        [f"{_OLL}.anthropic:AnthropicInstrumentor"],
+        ["opentelemetry-instrumentation-anthropic"],
+    ),
+    "stack-anthropic-openllmetry-stream": _native(
+        "anthropic-native-and-openllmetry-stream",
+        SONNET,
+        [f"{_OLL}.anthropic:AnthropicInstrumentor"],
+        ["opentelemetry-instrumentation-anthropic"],
+        anthropic_chat_stream,
+    ),
+    "stack-anthropic-openinference": _native(
+        "anthropic-native-and-openinference",
+        SONNET,
+        [f"{_OI}.anthropic:AnthropicInstrumentor"],
+        ["openinference-instrumentation-anthropic"],
+    ),
+    "stack-anthropic-official": _native(
+        "anthropic-native-and-official",
+        SONNET,
+        [f"{_OLL}.genai.anthropic"],
+        ["opentelemetry-instrumentation-genai-anthropic"],
+    ),
+    "stack-openai-official-openinference": _stack(
+        "official-openai-and-openinference-openai",
+        GPT41,
+        [f"{_OLL}.genai.openai", _OI_OPENAI],
+        lambda: openai_chat,
+        ["openai", "opentelemetry-instrumentation-genai-openai", "openinference-instrumentation-openai"],
+    ),
+    "stack-openai-official-openinference-stream": _stack(
+        "official-openai-and-openinference-openai-stream",
+        GPT41,
+        [f"{_OLL}.genai.openai", _OI_OPENAI],
+        lambda: openai_chat_stream,
+        ["openai", "opentelemetry-instrumentation-genai-openai", "openinference-instrumentation-openai"],
+    ),
+    "stack-llamaindex-openinference": _stack(
+        "openinference-llamaindex-and-openai",
+        GPT41,
+        [f"{_OI}.llama_index:LlamaIndexInstrumentor", _OI_OPENAI],
+        lambda: _llamaindex_calls()["openai-chat"],
+        [
+            "llama-index-llms-openai",
+            "openinference-instrumentation-llama-index",
+            "openinference-instrumentation-openai",
+        ],
+    ),
+    "stack-strands-openinference": _stack(
+        "strands-and-openinference-openai",
+        TWO_TURNS,
+        [_OI_OPENAI],
+        lambda: _strands_agents()["openai-two-turns"],
+        ["strands-agents", "openai", "openinference-instrumentation-openai"],
+    ),
+    "stack-strands-openllmetry-bedrock": _stack(
+        "strands-and-openllmetry-bedrock",
+        CONVERSED,
+        [f"{_OLL}.bedrock:BedrockInstrumentor"],
+        lambda: _strands_agents()["bedrock-cached-converse-stream"],
+        ["strands-agents", "boto3", "opentelemetry-instrumentation-bedrock"],
+    ),
+    "stack-adk-official": _stack(
+        "adk-and-official-google-genai",
+        FLASH,
+        [f"{_OLL}.google_genai"],
+        lambda: _adk_run,
+        ["google-adk", "google-genai", "opentelemetry-instrumentation-google-genai"],
+    ),
+    "stack-adk-openinference": _stack(
+        "adk-and-openinference-google-genai",
+        FLASH,
+        [f"{_OI}.google_genai:GoogleGenAIInstrumentor"],
+        lambda: _adk_run,
+        ["google-adk", "google-genai", "openinference-instrumentation-google-genai"],
+    ),
+}
+
 EMITTERS: dict[str, Callable[[Recorder], list[str]]] = {
     "openllmetry": openllmetry,
     "openllmetry-langchain": openllmetry_langchain,
@@ -1272,6 +1514,7 @@ EMITTERS: dict[str, Callable[[Recorder], list[str]]] = {
     "strands": strands,
     "strands-experimental": strands_experimental,
     "semantic-kernel": semantic_kernel,
+    **STACKS,
 }
 
 
