@@ -171,16 +171,6 @@ LOST: dict[str, dict[str, dict[str, Any]]] = {
     "logfire": {"openai-priority": _NO_TIER},
     "openlit": _NO_SPLITS
     | {"bedrock-cached-converse-stream": _lost("there is no span of the call", None, CONVERSED[0])},
-    "litellm": {
-        "openai-chat-stream": _lost(
-            "cache reads are not on the span, but for what they cost in gen_ai.cost.*", _UNCACHED, GPT41[0]
-        ),
-        "anthropic-cached-chat-stream": _lost(
-            "cache reads and writes are not on the span, but for what they cost in gen_ai.cost.*",
-            ("0.00495", "1400 x $3/MTok + 50 x $15/MTok"),
-            SONNET[0],
-        ),
-    },
     "litellm-v2": _NO_SPLITS | {"openai-priority": _NO_TIER},
     "mlflow": {
         "openai-embeddings": _lost("no usage is on the span", None, EMBEDDED[0]),
@@ -595,7 +585,7 @@ _VARIES = re.compile(
 _KEPT = re.compile(r"response\.id$|response_id$|logfire\.msg_template$|scope|telemetry\.sdk")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ONE_OFF = re.compile(
-    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{16,}|(?<![\w:/])/(tmp|root|work|usr|home)/|"
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|(?<![\d.a-f])[0-9a-f]{16,}|(?<![\w:/])/(tmp|root|work|usr|home)/|"
     r"\d{4}-\d\d-\d\dT\d\d:\d\d"
 )
 
