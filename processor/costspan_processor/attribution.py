@@ -58,6 +58,8 @@ VALUE_AT_MOST: Final = 128
 """Characters of a value that comes from outside or goes there; a longer one is left out."""
 
 _exchange = Exchange()
+sources: Final[set[str]] = set()
+"""Where attribution has come from in this process, or may: while it is empty, no span need be asked whom it is for."""
 
 
 def exchange(sent: Iterable[str] = (), trusted: Iterable[str] = (), user_key: str = "") -> None:
@@ -65,6 +67,8 @@ def exchange(sent: Iterable[str] = (), trusted: Iterable[str] = (), user_key: st
     global _exchange  # noqa: PLW0603  the same for the whole process
     known = frozenset(map(key_of, trusted)) - {KEYS["priority"]}
     _exchange = Exchange(frozenset(map(key_of, sent)), known, user_key.encode())
+    if known:
+        sources.add("baggage")
 
 
 def dollars(pico: int) -> Decimal:
@@ -206,6 +210,7 @@ def attributed(attributes: Mapping[str, str], context: Context | None = None) ->
 
     The totals of the surrounding blocks go on counting too.
     """
+    sources.add("code")
     outer = attribution(context)
     totals = Totals()
     marks = {key: _hidden(key, value) for key, value in attributes.items()}

@@ -61,7 +61,7 @@ _OUTPUT: Final = "gen_ai.usage.output_tokens"
 _CACHE_READ: Final = "gen_ai.usage.cache_read.input_tokens"
 _REASONING: Final = "gen_ai.usage.reasoning.output_tokens"
 
-_FIELDS: Final[dict[str, str]] = {
+FIELDS: Final[dict[str, str]] = {
     _INPUT: "input",
     _OUTPUT: "output",
     _CACHE_READ: "cache_read",
@@ -83,7 +83,7 @@ _FIELDS: Final[dict[str, str]] = {
 }
 """Attribute -> the parameter of `Usage.from_inclusive` that it fills."""
 
-_OLDER: Final[dict[str, str]] = {
+OLDER: Final[dict[str, str]] = {
     "gen_ai.usage.prompt_tokens": "input",
     "gen_ai.usage.completion_tokens": "output",
     "gen_ai.usage.cache_creation.input_tokens": "cache_write",
@@ -93,7 +93,7 @@ _OLDER: Final[dict[str, str]] = {
 _ASIDE: Final = frozenset({ESTIMATED, REPORTED_COST, ITERATIONS, BY_MODEL, INCONSISTENT, GUESSED})
 """Attributes under `costspan.usage.` that are no meter."""
 
-_KIND: Final = (
+KIND: Final = (
     OPERATION, PROVIDER, _SYSTEM, REQUEST_MODEL, RESPONSE_MODEL, SERVER_ADDRESS, SERVER_PORT, ERROR_TYPE, SERVICE_TIER,
     _RESPONSE_TIER, _REQUEST_TIER, GEO, ESTIMATED, ROLLUP,
 )  # fmt: skip
@@ -260,28 +260,28 @@ class _Plan:
 
     def __init__(self, shape: tuple[str, ...]) -> None:
         present = frozenset(shape)
-        self.kind_keys = tuple(key for key in _KIND if key in present)
+        self.kind_keys = tuple(key for key in KIND if key in present)
         # There is at least one of these keys, or the shape would have no plan.
-        self.kind = _getter(self.kind_keys)
+        self.kind = getter(self.kind_keys)
         self.kinds: dict[tuple[Any, ...], Kind] = {}
         self.billed: dict[tuple[Any, ...], Kind] = {}
-        counted = [(key, field) for key, field in _FIELDS.items() if key in present]
+        counted = [(key, field) for key, field in FIELDS.items() if key in present]
         named = {field for _, field in counted}
         # Some emitters send both spellings: today's wins.
-        counted += [(key, field) for key, field in _OLDER.items() if key in present and field not in named]
+        counted += [(key, field) for key, field in OLDER.items() if key in present and field not in named]
         self.fields = tuple(field for _, field in counted)
-        self.counts = _getter([key for key, _ in counted])
+        self.counts = getter([key for key, _ in counted])
         self.extra = {
             key: key[len(_METER_PREFIX) :]
             for key in shape
-            if key.startswith(_METER_PREFIX) and key not in _ASIDE and key not in _FIELDS
+            if key.startswith(_METER_PREFIX) and key not in _ASIDE and key not in FIELDS
         }
         self.aside = not present.isdisjoint((REPORTED_COST, ITERATIONS, BY_MODEL, GUESSED))
-        ordinary = not self.extra and not self.aside and all(key in _FIELDS for key, _ in counted)
+        ordinary = not self.extra and not self.aside and all(key in FIELDS for key, _ in counted)
         self.layout = _LAYOUTS.get(self.fields, 0) if ordinary and STATUS not in present else 0
 
 
-def _getter(keys: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+def getter(keys: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
     """The values under `keys`, as a tuple even if it is one or none."""
     if not keys:
         return lambda _: ()
@@ -487,11 +487,11 @@ def _parts(name: str, written: Any) -> list[tuple[str | None, Usage]]:
     parts: list[tuple[str | None, Usage]] = []
     try:
         for part in json.loads(written) if isinstance(written, str) else written:
-            counts = {field: part[key] for key, field in (_OLDER | _FIELDS).items() if key in part}
+            counts = {field: part[key] for key, field in (OLDER | FIELDS).items() if key in part}
             extra = {
                 key[len(_METER_PREFIX) :]: value
                 for key, value in part.items()
-                if key.startswith(_METER_PREFIX) and key not in _ASIDE and key not in _FIELDS
+                if key.startswith(_METER_PREFIX) and key not in _ASIDE and key not in FIELDS
             }
             parts.append((part.get("model"), usage_of({**counts, "extra": extra})))
     except UsageError:

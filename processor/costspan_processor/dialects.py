@@ -27,12 +27,16 @@ CACHE_WRITE_5M: Final = "costspan.usage.cache_write_5m"
 CACHE_WRITE_1H: Final = "costspan.usage.cache_write_1h"
 REASONING: Final = "gen_ai.usage.reasoning.output_tokens"
 TOTAL: Final = "gen_ai.usage.total_tokens"
+UNCACHED: Final = "input beside the cached"
+SPOKEN: Final = "output beside the reasoning"
+"""Parts that some report where a total belongs."""
 SYSTEM: Final = "gen_ai.system"
 _RESPONSE_TIER: Final = "openai.response.service_tier"
 
 ALL: Final = frozenset({"*"})
 """Every provider."""
 _NONE: Final[frozenset[str]] = frozenset()
+_GOOGLE: Final = frozenset({"gemini", "google", "google_genai", "gcp.gemini", "gcp.vertex_ai", "vertexai", "vertex_ai"})
 
 SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     PROVIDER: ("llm.provider", "ai.model.provider", "mlflow.llm.provider", SYSTEM, "llm.system", "llm.vendor"),
@@ -92,10 +96,12 @@ SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     CACHE_WRITE_5M: (
         "anthropic.usage.cache_creation.ephemeral_5m_input_tokens",
         "gen_ai.usage.ephemeral_5m_input_tokens",
+        "gen_ai.usage.details.ephemeral_5m_input_tokens",
     ),
     CACHE_WRITE_1H: (
         "anthropic.usage.cache_creation.ephemeral_1h_input_tokens",
         "gen_ai.usage.ephemeral_1h_input_tokens",
+        "gen_ai.usage.details.ephemeral_1h_input_tokens",
     ),
     REASONING: (
         "gen_ai.usage.reasoning_tokens",
@@ -139,10 +145,10 @@ class Dialect(NamedTuple):
     name: str
     scopes: tuple[str, ...]
     """Names of the instrumentation scopes; a trailing * is any ending."""
+    signs: tuple[str, ...] = ()
+    """Attributes that only its spans have, whatever their scope."""
     outside: frozenset[str] = _NONE
     """Providers whose cached tokens this library reports beside the input, not in it."""
-    before: str = ""
-    """The scope's version since which that is no longer so."""
     thoughts: frozenset[str] = _NONE
     """Providers whose reasoning it reports beside the output, or only in the total."""
     kinds: tuple[str, Mapping[str, str]] | None = None
@@ -156,7 +162,11 @@ class Dialect(NamedTuple):
     encoded: bool = False
     """Whether every attribute is JSON."""
     lost: Mapping[str, str] = {}
-    """Provider (* is all) -> what its spans leave out though the price depends on it: such a call is an estimate."""
+    """Provider (* is all) -> what its spans leave out though the price depends on it: such a call is an estimate.
+
+    `TTL` and `CACHE` are lost only where a span does not say it, anything else always."""
+    cost: tuple[str, ...] = ()
+    """Attributes with the library's own figure of the cost, taken where its spans leave out what ours depends on."""
     services: tuple[str, ...] = ()
     """Names of services (`service.name`) that speak it, whatever the scope."""
     guess: bool = False
@@ -164,6 +174,11 @@ class Dialect(NamedTuple):
 
 
 TTL: Final = "how long a cache write lives"
+"""Lost where something was written and its lifetime is not on the span."""
+CACHE: Final = "what was read from the cache"
+"""Lost where the span says nothing of cache reads."""
+CACHE_AND_TTL: Final = f"{CACHE}, and {TTL}"
+_TIER: Final = "the service tier"
 _USAGE_OF_ANTHROPIC: Final = {
     "cache_creation.ephemeral_5m_input_tokens": CACHE_WRITE_5M,
     "cache_creation.ephemeral_1h_input_tokens": CACHE_WRITE_1H,
@@ -171,6 +186,7 @@ _USAGE_OF_ANTHROPIC: Final = {
     "server_tool_use.web_search_requests": "costspan.usage.web_searches",
 }
 
+_PARAMETERS: Final = {"llm.invocation_parameters": {"service_tier": "openai.request.service_tier"}}
 _OPENINFERENCE_KINDS: Final = (
     "openinference.span.kind",
     {"LLM": "chat", "EMBEDDING": "embeddings", "RERANKER": "rerank", "AGENT": "invoke_agent"},
@@ -196,17 +212,27 @@ _VERCEL_KINDS: Final = (
     },
 )
 
+_VERCEL_METADATA: Final = {
+    "anthropic.usage.cache_read_input_tokens": CACHE_READ,
+    "anthropic.usage.cache_creation_input_tokens": CACHE_WRITE,
+    "anthropic.cacheCreationInputTokens": CACHE_WRITE,
+    "anthropic.usage.cache_creation.ephemeral_5m_input_tokens": CACHE_WRITE_5M,
+    "anthropic.usage.cache_creation.ephemeral_1h_input_tokens": CACHE_WRITE_1H,
+    "openai.cachedPromptTokens": CACHE_READ,
+    "openai.reasoningTokens": REASONING,
+}
+
 DIALECTS: Final = (
     Dialect(
         "OpenTelemetry, Bedrock",
         ("opentelemetry.instrumentation.genai.bedrock*", "opentelemetry.instrumentation.botocore.bedrock-runtime*"),
         outside=ALL,
     ),
+    Dialect("OpenTelemetry, OpenAI v2", ("opentelemetry.instrumentation.openai_v2*",), lost={"*": CACHE}),
     Dialect(
         "OpenTelemetry",
         (
             "opentelemetry.instrumentation.genai.*",
-            "opentelemetry.instrumentation.openai_v2*",
             "opentelemetry.instrumentation.google_genai*",
             "opentelemetry.util.genai*",
         ),
@@ -222,7 +248,7 @@ DIALECTS: Final = (
         ("opentelemetry.instrumentation.bedrock",),
         outside=ALL,
         kinds=_REQUEST_TYPE,
-        lost={"*": TTL},
+        lost={"*": "the region that a model is called in"},
     ),
     Dialect(
         "OpenLLMetry, LlamaIndex",
@@ -236,20 +262,65 @@ DIALECTS: Final = (
         ("opentelemetry.instrumentation.google_generativeai", "opentelemetry.instrumentation.vertexai"),
         thoughts=ALL,
         kinds=_REQUEST_TYPE,
-        lost={"*": "what was read from the cache"},
+    ),
+    Dialect(
+        "OpenLLMetry, LangChain",
+        ("opentelemetry.instrumentation.langchain",),
+        kinds=_REQUEST_TYPE,
+        lost={"*": CACHE, "anthropic": "what was written to the cache"},
     ),
     Dialect(
         "OpenLLMetry",
-        ("opentelemetry.instrumentation.*", "traceloop.*"),
+        (
+            *(
+                f"opentelemetry.instrumentation.{package}*"
+                for package in (
+                    "openai",
+                    "anthropic",
+                    "cohere",
+                    "mistralai",
+                    "groq",
+                    "ollama",
+                    "together",
+                    "replicate",
+                    "watsonx",
+                    "alephalpha",
+                    "sagemaker",
+                    "transformers",
+                    "writer",
+                    "voyageai",
+                    "langchain",
+                    "haystack",
+                    "crewai",
+                    "agno",
+                )
+            ),
+            "traceloop.*",
+        ),
         kinds=_REQUEST_TYPE,
         lost={"anthropic": TTL, "aws.bedrock": TTL},
     ),
     Dialect(
-        "OpenInference, exclusive",
-        ("openinference.instrumentation.claude_agent_sdk", "openinference.instrumentation.llama_index"),
+        "OpenInference, Claude Agent SDK",
+        ("openinference.instrumentation.claude_agent_sdk",),
         outside=frozenset({"anthropic"}),
         kinds=_OPENINFERENCE_KINDS,
+        lost={"*": TTL},
+    ),
+    Dialect(
+        "OpenInference, LlamaIndex",
+        ("openinference.instrumentation.llama_index",),
+        kinds=_OPENINFERENCE_KINDS,
+        inside=_PARAMETERS,
         lost={"anthropic": TTL},
+        guess=True,
+    ),
+    Dialect(
+        "OpenInference, OpenAI Agents",
+        ("openinference.instrumentation.openai_agents",),
+        kinds=_OPENINFERENCE_KINDS,
+        inside=_PARAMETERS,
+        lost={"*": CACHE},
     ),
     Dialect(
         "OpenInference, Bedrock",
@@ -258,28 +329,48 @@ DIALECTS: Final = (
         lost={"*": TTL},
         guess=True,
     ),
-    Dialect("OpenInference", ("openinference.*",), kinds=_OPENINFERENCE_KINDS, lost={"anthropic": TTL}),
-    Dialect("Logfire", ("logfire.*",), inside={"gen_ai.usage.raw": _USAGE_OF_ANTHROPIC}),
+    Dialect(
+        "OpenInference",
+        ("openinference.*",),
+        kinds=_OPENINFERENCE_KINDS,
+        inside=_PARAMETERS,
+        lost={"anthropic": TTL},
+    ),
+    Dialect(
+        "Logfire",
+        ("logfire.*",),
+        inside={"gen_ai.usage.raw": _USAGE_OF_ANTHROPIC},
+        lost={"openai": _TIER},
+    ),
     Dialect("Pydantic AI", ("pydantic-ai*", "pydantic_ai*"), lost={"anthropic": TTL}),
     Dialect(
         "OpenLIT",
         ("openlit*",),
         outside=frozenset({"anthropic", "aws.bedrock"}),
+        thoughts=_GOOGLE,
         lost={"anthropic": TTL, "aws.bedrock": TTL},
     ),
     Dialect(
-        "Vercel AI SDK",
-        ("ai",),
+        "Vercel AI SDK 6",
+        (),
+        signs=(
+            "ai.usage.inputTokenDetails.noCacheTokens",
+            "ai.usage.inputTokenDetails.cacheReadTokens",
+            "ai.usage.inputTokenDetails.cacheWriteTokens",
+        ),
         kinds=_VERCEL_KINDS,
-        inside={
-            "ai.response.providerMetadata": {
-                "anthropic.usage.cache_creation.ephemeral_5m_input_tokens": CACHE_WRITE_5M,
-                "anthropic.usage.cache_creation.ephemeral_1h_input_tokens": CACHE_WRITE_1H,
-                "anthropic.cacheCreationInputTokens": CACHE_WRITE,
-            }
-        },
-        guess=True,
+        inside={"ai.response.providerMetadata": _VERCEL_METADATA},
+        lost={"anthropic": TTL},
     ),
+    Dialect(
+        "Vercel AI SDK 4 and 5",
+        ("ai",),
+        outside=frozenset({"anthropic"}),
+        kinds=_VERCEL_KINDS,
+        inside={"ai.response.providerMetadata": _VERCEL_METADATA},
+        lost={"anthropic": TTL},
+    ),
+    Dialect("Vercel AI SDK 7", ("gen_ai",), lost={"anthropic": TTL}),
     Dialect(
         "LangSmith",
         ("langsmith*",),
@@ -287,6 +378,8 @@ DIALECTS: Final = (
         inside={
             "gen_ai.usage.input_token_details": {
                 "cache_read": CACHE_READ,
+                "priority_cache_read": CACHE_READ,
+                "flex_cache_read": CACHE_READ,
                 "cache_creation": CACHE_WRITE,
                 "ephemeral_5m_input_tokens": CACHE_WRITE_5M,
                 "ephemeral_1h_input_tokens": CACHE_WRITE_1H,
@@ -294,9 +387,12 @@ DIALECTS: Final = (
             },
             "gen_ai.usage.output_token_details": {
                 "reasoning": REASONING,
+                "priority_reasoning": REASONING,
+                "flex_reasoning": REASONING,
                 "audio": "gen_ai.usage.audio.output_tokens",
             },
         },
+        thoughts=_GOOGLE,
         guess=True,
     ),
     Dialect(
@@ -305,27 +401,37 @@ DIALECTS: Final = (
         kinds=("langfuse.observation.type", {"generation": "chat", "embedding": "embeddings"}),
         inside={
             "langfuse.observation.usage_details": {
-                "input": INPUT,
-                "output": OUTPUT,
-                "total": TOTAL,
+                "input": UNCACHED,
+                "output": SPOKEN,
+                "prompt_tokens": INPUT,
+                "completion_tokens": OUTPUT,
+                "input_tokens": INPUT,
+                "output_tokens": OUTPUT,
+                "prompt_tokens_details.cached_tokens": CACHE_READ,
+                "input_tokens_details.cached_tokens": CACHE_READ,
                 "input_cached_tokens": CACHE_READ,
                 "cache_read_input_tokens": CACHE_READ,
                 "input_cache_read": CACHE_READ,
-                "input_cache_creation": CACHE_WRITE,
                 "cache_creation_input_tokens": CACHE_WRITE,
+                "input_cache_creation": CACHE_WRITE,
                 "input_cache_creation_5m": CACHE_WRITE_5M,
                 "input_cache_creation_1h": CACHE_WRITE_1H,
+                "completion_tokens_details.reasoning_tokens": REASONING,
+                "output_tokens_details.reasoning_tokens": REASONING,
                 "output_reasoning_tokens": REASONING,
                 "output_reasoning": REASONING,
-            }
+            },
+            "langfuse.observation.model.parameters": {"service_tier": "openai.request.service_tier"},
         },
-        outside=ALL,
-        thoughts=ALL,
+        lost={"anthropic": TTL},
     ),
     Dialect(
         "MLflow",
         ("mlflow*",),
         encoded=True,
+        thoughts=_GOOGLE,
+        keys={"service_tier": "openai.request.service_tier"},
+        lost={"*": TTL},
         kinds=(
             "mlflow.spanType",
             {
@@ -348,13 +454,15 @@ DIALECTS: Final = (
         },
     ),
     Dialect("Google ADK", ("gcp.vertex.agent*",)),
-    Dialect("Semantic Kernel", ("semantic_kernel*",), lost={"*": "what was read from the cache"}),
+    Dialect("Semantic Kernel", ("semantic_kernel*",), lost={"*": CACHE}),
     Dialect("Strands", ("strands*",), guess=True, lost={"anthropic": TTL, "aws.bedrock": TTL}),
     Dialect(
         "Claude Code",
         ("com.anthropic.claude_code*",),
-        outside=ALL,
+        signs=("cache_read_tokens", "cache_creation_tokens"),
         services=("claude-code",),
+        outside=ALL,
+        kinds=("span.type", {"llm_request": "chat"}),
         keys={
             "model": REQUEST_MODEL,
             "input_tokens": INPUT,
@@ -367,6 +475,7 @@ DIALECTS: Final = (
     Dialect(
         "Codex CLI",
         ("codex*",),
+        signs=("cached_token_count",),
         services=("codex_cli_rs", "codex-cli", "codex"),
         kinds=("event.kind", {"response.completed": "chat"}),
         keys={
@@ -392,26 +501,58 @@ DIALECTS: Final = (
         },
         lost={"*": "what was read from the cache, and thoughts"},
     ),
-    Dialect("LiteLLM", ("litellm*",), lost={"*": "what was read from the cache and written to it"}),
+    Dialect(
+        "LiteLLM",
+        ("litellm*",),
+        signs=("metadata.usage_object",),
+        inside={
+            "metadata.usage_object": {
+                "prompt_tokens_details.cached_tokens": CACHE_READ,
+                "prompt_tokens_details.cache_write_tokens": CACHE_WRITE,
+                "prompt_tokens_details.cache_creation_token_details.ephemeral_5m_input_tokens": CACHE_WRITE_5M,
+                "prompt_tokens_details.cache_creation_token_details.ephemeral_1h_input_tokens": CACHE_WRITE_1H,
+                "completion_tokens_details.reasoning_tokens": REASONING,
+            }
+        },
+        lost={"*": CACHE, "anthropic": CACHE_AND_TTL, "openai": _TIER},
+        cost=("litellm.cost.total", "gen_ai.cost.total_cost"),
+    ),
     Dialect(
         "Datadog",
         ("ddtrace*",),
+        signs=("_ml_obs.metrics.input_tokens",),
+        kinds=("_ml_obs.meta.span.kind", {"llm": "chat", "embedding": "embeddings"}),
         keys={
-            "model_name": REQUEST_MODEL,
-            "model_provider": PROVIDER,
-            "input_tokens": INPUT,
-            "output_tokens": OUTPUT,
-            "total_tokens": TOTAL,
-            "cache_read_input_tokens": CACHE_READ,
-            "cache_write_input_tokens": CACHE_WRITE,
-            "ephemeral_5m_input_tokens": CACHE_WRITE_5M,
-            "ephemeral_1h_input_tokens": CACHE_WRITE_1H,
-            "reasoning_output_tokens": REASONING,
+            "_ml_obs.meta.model_name": REQUEST_MODEL,
+            "_ml_obs.meta.model_provider": PROVIDER,
+            "_ml_obs.metrics.input_tokens": INPUT,
+            "_ml_obs.metrics.output_tokens": OUTPUT,
+            "_ml_obs.metrics.total_tokens": TOTAL,
+            "_ml_obs.metrics.cache_read_input_tokens": CACHE_READ,
+            "_ml_obs.metrics.cache_write_input_tokens": CACHE_WRITE,
+            "_ml_obs.metrics.ephemeral_5m_input_tokens": CACHE_WRITE_5M,
+            "_ml_obs.metrics.ephemeral_1h_input_tokens": CACHE_WRITE_1H,
+            "_ml_obs.metrics.reasoning_output_tokens": REASONING,
         },
+        lost={"anthropic": TTL},
     ),
-    Dialect("Sentry", ("sentry*",), lost={"anthropic": TTL}),
+    Dialect("Sentry", ("sentry*",), signs=("gen_ai.usage.input_tokens.cached",), lost={"anthropic": TTL}),
     Dialect("AgentOps", ("agentops*",), guess=True, lost={"anthropic": TTL}),
-    Dialect("Laminar", ("lmnr*",), guess=True, kinds=("lmnr.span.type", {"LLM": "chat"}), lost={"anthropic": TTL}),
-    Dialect("VoltAgent", ("voltagent*",), guess=True),
+    Dialect(
+        "Laminar",
+        ("lmnr*",),
+        signs=("lmnr.span.type",),
+        guess=True,
+        kinds=("lmnr.span.type", {"LLM": "chat"}),
+        lost={"anthropic": TTL},
+    ),
+    Dialect(
+        "VoltAgent",
+        ("voltagent*",),
+        signs=("usage.prompt_tokens",),
+        kinds=("span.type", {"llm": "chat", "agent": "invoke_agent"}),
+        lost={"*": CACHE},
+        guess=True,
+    ),
 )
 """Every dialect, the more special scope before the more general one. The first that fits is the one."""

@@ -230,19 +230,19 @@ def enrich(
     *,
     seconds: float | None = None,
     proposal: bool = True,
-    scope: tuple[str, str] | None = None,
+    scope: str | None = None,
     resource: Mapping[str, Any] | None = None,
 ) -> dict[str, AttributeValue]:
     """The attributes to add to a span that has `attributes`, started at `at_ns` (unix nanoseconds), took `seconds`.
 
-    `scope` are name and version of the library that made the span, `resource` the attributes of the service: they
-    decide the dialect. Without a scope the span speaks as the GenAI conventions do.
+    `scope` names the library that made the span, `resource` holds the attributes of the service: they decide the
+    dialect. Without a scope the span speaks as the GenAI conventions do.
 
     Empty if the span is no billed call or has been priced already (it carries `costspan.cost.status`). Never raises for
     what a span may hold: usage that cannot be is the status `invalid_usage`.
     """
     if scope is not None:
-        attributes = in_convention(attributes, *scope, resource)
+        attributes = in_convention(attributes, scope, resource)
     found = plain_counts(attributes)
     if found is not None:
         # As below, without the object that counters and budgets need.

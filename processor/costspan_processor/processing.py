@@ -18,6 +18,7 @@ from costspan_processor.budgets import Guard
 from costspan_processor.metrics import DIMENSIONS, SCOPE, Generation, Table
 from costspan_processor.observer import CostObserver
 from costspan_processor.span_processor import CostSpanProcessor
+from costspan_processor.translation import speaks_of_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,6 +82,7 @@ class Processing:
         self._before_collection = before_collection
         self._lock = threading.Lock()
         self._running = False
+        self._unwatch: Callable[[], None] = lambda: None
         compat.identify(self.tracer_provider)
         compat.identify(self.meter_provider)
         self.guard: Final = (
@@ -102,6 +104,10 @@ class Processing:
         add = getattr(self.tracer_provider, "add_span_processor", None)
         if callable(add):
             add(self.span_processor)
+            # An unsampled span reaches no span processor, and sampling must not change money.
+            self._unwatch = compat.watch_tracers(
+                self.tracer_provider, speaks_of_calls, SCOPE, self.span_processor.once.ours_starts
+            )
         _started.add(self)
 
     def shutdown(self) -> None:
@@ -112,6 +118,7 @@ class Processing:
         """
         with self._lock:
             self._running = False
+        self._unwatch()
         self.span_processor.shutdown()
         _started.discard(self)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from costspan_pricing import PriceBook
 from costspan_processor import compat, conventions
-from costspan_processor.attribution import attribution
+from costspan_processor.attribution import attribution, sources
+from costspan_processor.compat import attributes_of
 from costspan_processor.conventions import RESPONSE_ID, ROLLUP, STATUS
+from costspan_processor.dialects import INPUT, OUTPUT
 from costspan_processor.enrich import assess, describe, enrich
-from costspan_processor.metrics import SCOPE
 from costspan_processor.once import Once
 from costspan_processor.translation import in_convention, says_nothing
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from costspan_processor.observer import CostObserver
 
 
-class CostSpanProcessor(SpanProcessor):
+class CostSpanProcessor(compat.Ending):
     """Copies attribution onto GenAI spans and prices those that nobody has priced yet.
 
     Add it to a TracerProvider anywhere among the processors: every exporter sees what it adds. Alone it needs nothing
@@ -53,28 +54,31 @@ class CostSpanProcessor(SpanProcessor):
         self._observer = observer
         self._proposal = proposal
         self._counted = counted
-        self._once = Once()
+        super().__init__(says_nothing)
+        self.once: Final = Once()
+        self._waiting = self.once.above
         self._closed = False
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Put the attribution of the context onto a GenAI span."""
-        if span.instrumentation_scope is not None and span.instrumentation_scope.name == SCOPE:
-            self._once.ours_starts(span)
-        who = attribution(parent_context)
-        if who is None or self._closed:
+        # Every span of the program comes by here: nothing is called that can be done without.
+        if not sources or self._closed:
             return
         try:
+            who = attribution(parent_context)
+            if who is None:
+                return
             # Where the span ends, the current context may be another. And many instrumentations say only later that a
             # span is a GenAI one: then it is marked at its end.
             span._costspan_attribution = who  # type: ignore[attr-defined]
-            if not says_nothing(compat.attributes_of(span)):
+            if not says_nothing(attributes_of(span)):
                 span.set_attributes(who.attributes)
         except Exception as error:  # noqa: BLE001  a span must start whatever happens here
             self._failed("processor.on_start", error)
 
-    def _on_ending(self, span: Span) -> None:
-        attributes = compat.attributes_of(span)
-        contains = self._once.ends(span)
+    def ending(self, span: Span, attributes: Mapping[str, Any]) -> None:
+        """Price a span that tells of a call, unless another one does."""
+        contains = bool(self._waiting) and self.once.ends(span)
         if says_nothing(attributes) or self._closed:
             return
         try:
@@ -90,20 +94,20 @@ class CostSpanProcessor(SpanProcessor):
         if who is not None:
             new.update((key, value) for key, value in who.attributes.items() if key not in attributes)
         if STATUS in attributes:
+            self.once.counted(span, attributes.get(RESPONSE_ID), (attributes.get(INPUT), attributes.get(OUTPUT)))
             return new
         scope = span.instrumentation_scope
-        said = in_convention(
-            attributes, scope.name if scope else "", (scope.version or "") if scope else "", span.resource.attributes
-        )
+        said = in_convention(attributes, scope.name if scope else "", span.resource.attributes)
         response_id = said.get(RESPONSE_ID)
         # An agent's usage is its calls', unless nobody has seen those.
         reading = conventions.read(said, aggregate=not contains)
         if reading is None:
             return new
-        if contains or self._once.repeats(span, response_id) or (self._counted and self._counted(response_id)):
+        counts = reading.input_tokens, reading.output_tokens
+        if contains or self.once.repeats(span, response_id, counts) or (self._counted and self._counted(response_id)):
             return {ROLLUP: True, **new}
         if reading.usage is not None or reading.problem is not None:
-            self._once.counted(span, response_id)
+            self.once.counted(span, response_id, counts)
         start = span.start_time or 0
         duration = None if span.end_time is None else max(0, span.end_time - start) / 1e9
         priced = assess(reading, start, self._book, duration)
@@ -113,7 +117,7 @@ class CostSpanProcessor(SpanProcessor):
             if observer.guard is not None:
                 identity = span.get_span_context()
                 key = f"{identity.trace_id:032x}:{identity.span_id:016x}"
-                result.update(observer.guard.charge(key, said, who, priced))
+                result.update(observer.guard.charge(key, {**attributes, **said}, who, priced))
             observer.count(priced, who, duration, own=False)
         # The price first: where a span has little room left, the first ones are those that stay.
         result.update(new)
@@ -154,7 +158,7 @@ class EnrichingExporter(SpanExporter):
             start, end = span.start_time or 0, span.end_time
             seconds = None if end is None else max(0, end - start) / 1e9
             made_by = span.instrumentation_scope
-            scope = (made_by.name, made_by.version or "") if made_by is not None else ("", "")
+            scope = made_by.name if made_by is not None else ""
             new = enrich(
                 attributes,
                 start,

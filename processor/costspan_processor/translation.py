@@ -1,31 +1,42 @@
 """Any library's span -> a call: the words of its dialect are put into those of the GenAI conventions, and read.
 
-What decides how counts are meant, in this order: the scope's name and version, then the provider, then arithmetic. A
+What decides how counts are meant, in this order: the scope, then the provider, then arithmetic. A
 span whose convention is not known and whose counts decide it carries `costspan.usage.guessed`; one whose library leaves
 out what the price depends on is an estimate.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from costspan_processor.conventions import (
     ESTIMATED,
+    FIELDS,
     GUESSED,
+    KIND,
+    MAX_TOKENS,
+    OLDER,
     OPERATION,
     PROVIDER,
+    REPORTED_COST,
     REQUEST_MODEL,
+    RESPONSE_ID,
     RESPONSE_MODEL,
     STATUS,
     Plain,
     Reading,
+    getter,
     number,
 )  # fmt: skip
 from costspan_processor.conventions import read as read_convention
 from costspan_processor.dialects import (
     ALL,
+    CACHE,
+    CACHE_AND_TTL,
     CACHE_READ,
     CACHE_WRITE,
     CACHE_WRITE_1H,
@@ -36,16 +47,18 @@ from costspan_processor.dialects import (
     OUTPUT,
     REASONING,
     SPELLINGS,
+    SPOKEN,
     SYSTEM,
     TOTAL,
     TTL,
+    UNCACHED,
     Dialect,
 )  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_CONVENTIONS: Final = Dialect("conventions", (), guess=True)
+_CONVENTIONS: Final = Dialect("conventions", (), guess=True, lost={"anthropic": TTL})
 """Of a library that nobody has described: the conventions, unless the counts say otherwise."""
 
 _MARKS: Final = frozenset(
@@ -61,6 +74,7 @@ _NOT_PROVIDERS: Final = frozenset({
     "openai-agents", "openai_agents", "litellm", "haystack", "agno", "semantic_kernel", "_other", "unknown", "",
 })  # fmt: skip
 """What frameworks write where a provider belongs."""
+_ON_BEDROCK: Final = {"claude": "anthropic", "nova": "amazon", "titan": "amazon", "llama": "meta", "command": "cohere"}
 _VERCEL: Final = {"amazon-bedrock": "aws.bedrock", "google-vertex": "vertex", "azure-openai": "azure"}
 _MAKERS: Final = re.compile(
     r"(?P<aws>(?:[a-z]{2,6}\.)?(?:anthropic|amazon|meta|mistral|cohere|ai21|deepseek|writer|qwen|openai)\.\S+)"
@@ -71,105 +85,185 @@ _MAKERS: Final = re.compile(
     re.IGNORECASE,
 )
 
+_NAMES: Final = frozenset(KIND)
+"""The conventions' names for what calls have in common."""
+_KEPT: Final = frozenset({*KIND, *FIELDS, *OLDER, RESPONSE_ID, MAX_TOKENS, TOTAL})
+"""What the conventions name and is read."""
+
 _TRANSLATIONS_AT_MOST = 1024
+_LITERAL_AT_MOST = 10_000
 
 
 class _Translation:
-    """How spans with the same attributes and scope are put into the conventions' words: worked out once for all."""
+    """How spans with the same attributes and scope are put into the conventions' words: worked out once for all.
 
-    __slots__ = ("beside", "dialect", "inside", "kind", "moves", "settles")
+    What names a call is the same in many: the conventions' words for it are kept, and only the counts are new.
+    """
+
+    __slots__ = ("beside", "counts", "dialect", "encoded", "inside", "known", "moves", "names", "settles", "sums")
 
     def __init__(self, dialect: Dialect, shape: tuple[str, ...]) -> None:
         self.dialect = dialect
+        self.encoded = dialect.encoded
         present = frozenset(shape)
-        moves = {key: key for key in shape if key.startswith(("gen_ai.", "costspan.", "server.", "error.", "openai."))}
+        moves = {key: key for key in shape if key in _KEPT or key.startswith("costspan.usage.")}
         for target, names in SPELLINGS.items():
             if target not in present and (found := next((name for name in names if name in present), None)):
                 moves[found] = target
         moves.update((key, target) for key, target in dialect.keys.items() if key in present)
-        self.moves = tuple(moves.items())
-        self.inside = tuple((key, paths) for key, paths in dialect.inside.items() if key in present)
-        self.beside = tuple((key, target) for key, target in dialect.beside.items() if key in present)
-        self.kind = dialect.kinds if dialect.kinds is not None and dialect.kinds[0] in present else None
-        targets = {*moves.values(), *(target for _, paths in self.inside for target in paths.values())}
-        cached = bool(targets & {CACHE_READ, CACHE_WRITE, CACHE_WRITE_5M, CACHE_WRITE_1H})
-        self.settles = bool(cached or dialect.thoughts or dialect.lost)
-
-    @property
-    def changes_nothing(self) -> bool:
-        """Whether such spans speak as the conventions do."""
-        provider_said = any(target == PROVIDER for _, target in self.moves)
-        return provider_said and not (
-            self.settles
-            or self.inside
-            or self.beside
-            or self.kind
-            or self.dialect.encoded
-            or any(key != target for key, target in self.moves)
+        self.moves = {key: target for key, target in moves.items() if target in _NAMES}
+        # Only where counts decide are totals looked at.
+        unread = _NAMES if dialect.guess or dialect.thoughts else _NAMES | {TOTAL}
+        self.counts = tuple((key, target) for key, target in moves.items() if target not in unread)
+        kind = dialect.kinds[:1] if dialect.kinds is not None and dialect.kinds[0] in present else ()
+        self.names = getter(tuple(dict.fromkeys((*self.moves, *kind))))
+        self.known: dict[tuple[Any, ...], tuple[dict[str, Any], _Habits | None]] = {}
+        self.inside = tuple(
+            (key, paths, tuple(path.rpartition(".")[2] for path in paths))
+            for key, paths in dialect.inside.items()
+            if key in present
         )
+        self.beside = tuple((key, target) for key, target in dialect.beside.items() if key in present)
+        targets = {*moves.values(), *(target for _, paths, _ in self.inside for target in paths.values())}
+        cached = bool(targets & {CACHE_READ, CACHE_WRITE, CACHE_WRITE_5M, CACHE_WRITE_1H, UNCACHED, SPOKEN})
+        self.settles = bool(cached or dialect.thoughts or dialect.lost)
+        self.sums = bool(targets & {UNCACHED, SPOKEN})
 
-    def __call__(self, attributes: Mapping[str, Any], version: str) -> dict[str, Any]:
+    def __call__(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """The span in the conventions' words."""
-        said = {target: attributes[key] for key, target in self.moves}
-        if self.dialect.encoded:
+        names = self.names(attributes)
+        try:
+            named, habits = self.known[names]
+        except (KeyError, TypeError):
+            named, habits = self._named(attributes, names)
+        said = named.copy()
+        if self.encoded:
+            attributes = {key: _decoded(attributes[key]) for key in attributes}
+        for key, target in self.counts:
+            said[target] = attributes[key]
+        for key, paths, endings in self.inside:
+            holder = attributes[key]
+            for ending in endings:
+                # Nearly always it says nothing of what is looked for, and need not be taken apart to see that.
+                if ending in holder:
+                    _from_inside(_decoded(holder), paths, said)
+                    break
+        for key, target in self.beside:
+            said[target] = _sum(said.get(target), attributes[key])
+        if habits is not None and not _settle(said, habits):
+            said[ESTIMATED] = True
+            if (cost := next((attributes[key] for key in self.dialect.cost if key in attributes), None)) is not None:
+                said[REPORTED_COST] = cost
+        if TOTAL in said:
+            del said[TOTAL]
+        return said
+
+    def _named(self, attributes: Mapping[str, Any], names: tuple[Any, ...]) -> tuple[dict[str, Any], _Habits | None]:
+        dialect = self.dialect
+        said = {target: attributes[key] for key, target in self.moves.items()}
+        if dialect.encoded:
             said = {key: _decoded(value) for key, value in said.items()}
-        for key, paths in self.inside:
-            holder = _decoded(attributes[key])
-            for path, target in paths.items():
-                if target not in said and (value := _at(holder, path)) is not None:
-                    said[target] = value
-        if self.kind is not None:
-            key, meant = self.kind
+        if dialect.kinds is not None and dialect.kinds[0] in attributes:
+            key, meant = dialect.kinds
             value = attributes[key]
-            operation = meant.get(_decoded(value) if self.dialect.encoded else value)
+            operation = meant.get(_decoded(value) if dialect.encoded else value)
             if operation is not None:
                 said.setdefault(OPERATION, operation)
-            elif OPERATION not in said or key == "openinference.span.kind":
+            elif OPERATION not in said:
                 said[OPERATION] = "invoke_workflow"
         if OPERATION in said:
             said[OPERATION] = OPERATIONS.get(said[OPERATION], said[OPERATION])
         _name_provider(said)
-        for key, target in self.beside:
-            said[target] = _sum(said.get(target), attributes[key])
-        if self.settles:
-            self._settle(said, version)
-        said.pop(TOTAL, None)
-        return said
+        habits = _habits(dialect, str(said.get(PROVIDER))) if self.settles else None
+        if habits is not None and not any(habits) and not self.sums:
+            habits = None
+        if len(self.known) >= _TRANSLATIONS_AT_MOST:
+            self.known.clear()
+        with suppress(TypeError):  # a list where a name belongs
+            self.known[names] = said, habits
+        return said, habits
 
-    def _settle(self, said: dict[str, Any], version: str) -> None:
-        """Put parts that are reported beside their total into it."""
-        dialect, provider = self.dialect, str(said.get(PROVIDER))
-        read, write = said.get(CACHE_READ), said.get(CACHE_WRITE)
-        if write is None and (CACHE_WRITE_5M in said or CACHE_WRITE_1H in said):
-            write = _sum(said.get(CACHE_WRITE_5M), said.get(CACHE_WRITE_1H))
-        cached = _sum(read, write)
-        if cached and (_holds(dialect.outside, provider) and (not dialect.before or _older(version, dialect.before))):
+
+class _Habits(NamedTuple):
+    """How a library counts the tokens of a provider."""
+
+    outside: bool
+    guess: bool
+    thoughts: bool
+    loses_lifetimes: bool
+    loses_reads: bool
+    loses_more: bool
+
+
+def _habits(dialect: Dialect, provider: str) -> _Habits:
+    lost = dialect.lost.get(provider, dialect.lost.get("*"))
+    return _Habits(
+        _holds(dialect.outside, provider),
+        dialect.guess,
+        _holds(dialect.thoughts, provider),
+        lost in {TTL, CACHE_AND_TTL},
+        lost in {CACHE, CACHE_AND_TTL},
+        lost not in {None, TTL, CACHE, CACHE_AND_TTL},
+    )
+
+
+def _settle(said: dict[str, Any], habits: _Habits) -> bool:
+    """Put parts that are reported beside their total into it; False if what the price needs is not all there."""
+    outside, guess, thoughts, loses_lifetimes, loses_reads, loses_more = habits
+    write = said.get(CACHE_WRITE)
+    split = CACHE_WRITE_5M in said or CACHE_WRITE_1H in said
+    if write == 0:
+        del said[CACHE_WRITE]
+    elif write is None and split:
+        write = _sum(said.get(CACHE_WRITE_5M), said.get(CACHE_WRITE_1H))
+    if outside or guess or UNCACHED in said:
+        cached = _sum(said.get(CACHE_READ), write)
+        if UNCACHED in said:
+            said[INPUT] = _sum(said.pop(UNCACHED), cached)
+        elif cached and outside:
             said[INPUT] = _sum(said.get(INPUT), cached)
-        elif cached and dialect.guess and _is_outside(said, cached):
+        elif cached and _is_outside(said, cached):
             said[INPUT] = _sum(said.get(INPUT), cached)
             said[GUESSED] = True
-        if _holds(dialect.thoughts, provider):
-            reasoning = said.get(REASONING)
-            if reasoning is None and (total := _count(said.get(TOTAL))) is not None:
-                reasoning = total - (_count(said.get(INPUT)) or 0) - (_count(said.get(OUTPUT)) or 0)
-            if reasoning and reasoning > 0:
-                said[REASONING] = reasoning
-                said[OUTPUT] = _sum(said.get(OUTPUT), reasoning)
-        lost = dialect.lost.get(provider, dialect.lost.get("*"))
-        if lost is not None and (
-            lost is not TTL or (write and CACHE_WRITE_5M not in said and CACHE_WRITE_1H not in said)
-        ):
-            said.setdefault(ESTIMATED, True)
+    if SPOKEN in said:
+        said[OUTPUT] = _sum(said.pop(SPOKEN), said.get(REASONING))
+    elif thoughts:
+        reasoning = said.get(REASONING)
+        if reasoning is None and (total := _count(said.get(TOTAL))) is not None:
+            reasoning = total - (_count(said.get(INPUT)) or 0) - (_count(said.get(OUTPUT)) or 0)
+        if reasoning and reasoning > 0:
+            said[REASONING] = reasoning
+            said[OUTPUT] = _sum(said.get(OUTPUT), reasoning)
+    if loses_lifetimes and write and not split:
+        return False
+    return not loses_more and not (loses_reads and CACHE_READ not in said)
+
+
+def _from_inside(holder: Any, paths: Mapping[str, str], said: dict[str, Any]) -> None:
+    """What an attribute that holds JSON says of a call, where nothing else has said it."""
+    for path, target in paths.items():
+        if target not in said and (value := _at(holder, path)) is not None:
+            said[target] = value
 
 
 def _name_provider(said: dict[str, Any]) -> None:
     """Give a call its provider, from the model's name where a framework stands in its place."""
     provider = said.get(PROVIDER)
     if isinstance(provider, str) and provider.lower() not in _NOT_PROVIDERS:
+        provider = provider.removesuffix("_llm")  # LlamaIndex
         # openai.chat, anthropic.messages, google.generative-ai: the Vercel AI SDK tells the endpoint too.
         if "." in provider and not provider.startswith(("aws.", "gcp.", "az.", "azure.", "ibm.")):
             provider = provider.partition(".")[0]
-        said[PROVIDER] = _VERCEL.get(provider, provider)
+        said[PROVIDER] = provider = _VERCEL.get(provider, provider)
+        # Bedrock's models bear their maker's name in front. Some take it for the provider, some take it off.
+        for key in (REQUEST_MODEL, RESPONSE_MODEL):
+            model = said.get(key)
+            if not isinstance(model, str):
+                continue
+            if provider == "aws.bedrock" and (maker := _ON_BEDROCK.get(re.split(r"[-\d]", model)[0])):
+                said[key] = f"{maker}.{model}"
+            elif re.match(rf"(?:\w+\.)?{re.escape(provider)}\.", model):
+                said[PROVIDER] = "aws.bedrock"
         return
     model = said.get(RESPONSE_MODEL, said.get(REQUEST_MODEL))
     if not isinstance(model, str):
@@ -199,12 +293,6 @@ def _holds(providers: frozenset[str], provider: str) -> bool:
     return providers is ALL or provider in providers
 
 
-def _older(version: str, limit: str) -> bool:
-    """Whether a version is before another, by the numbers in both."""
-    numbers = [tuple(map(int, re.findall(r"\d+", text)[:3])) for text in (version, limit)]
-    return bool(numbers[0]) and numbers[0] < numbers[1]
-
-
 def _count(value: Any) -> int | None:
     count = number(value)
     return count if type(count) is int else None
@@ -215,7 +303,7 @@ def _sum(*counts: Any) -> Any:
     total = 0
     for value in counts:
         if value is not None:
-            count = number(value)
+            count = value if type(value) is int else number(value)
             if type(count) is not int or count < 0:
                 return value
             total += count
@@ -228,7 +316,12 @@ def _decoded(value: Any) -> Any:
     try:
         return json.loads(value)
     except ValueError:
-        return value
+        pass
+    # LiteLLM writes Python's own form.
+    if value.startswith("{") and len(value) <= _LITERAL_AT_MOST:
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            return ast.literal_eval(value)
+    return value
 
 
 def _at(holder: Any, path: str) -> Any:
@@ -241,60 +334,58 @@ def _at(holder: Any, path: str) -> Any:
     return _at(holder.get(head), rest) if dot else None
 
 
-def dialect_of(scope_name: str, service: str = "") -> Dialect:
-    """The dialect that a scope speaks, or a service."""
+def dialect_of(scope_name: str, service: str = "", shape: tuple[str, ...] = ()) -> Dialect:
+    """The dialect of a scope, of a service, or of spans with these attributes."""
     for dialect in DIALECTS:
         for scope in dialect.scopes:
             if scope_name == scope or (scope.endswith("*") and scope_name.startswith(scope[:-1])):
                 return dialect
-        if service and service in dialect.services:
+        if (service and service in dialect.services) or any(sign in shape for sign in dialect.signs):
             return dialect
     return _CONVENTIONS
 
 
-_translations: dict[tuple[str, ...], _Translation | None] = {}
+def speaks_of_calls(scope_name: str) -> bool:
+    """Whether a scope is one of a library in the table."""
+    return dialect_of(scope_name) is not _CONVENTIONS
 
 
-def _translation(attributes: Mapping[str, Any], scope_name: str, service: str) -> _Translation | None:
-    key = (scope_name, service, *attributes)
-    try:
-        return _translations[key]
-    except KeyError:
-        pass
-    found: _Translation | None = _Translation(dialect_of(scope_name, service), tuple(attributes))
-    if found is not None and found.changes_nothing:
-        found = None
-    if len(_translations) >= _TRANSLATIONS_AT_MOST:
-        _translations.clear()
-    _translations[key] = found
-    return found
+_translations: dict[tuple[str, str], dict[tuple[str, ...], _Translation]] = {}
+"""By scope and service, and by the attributes of a span."""
 
 
 def in_convention(
     attributes: Mapping[str, Any],
-    scope_name: str = "",
-    scope_version: str = "",
+    scope: str = "",
     resource: Mapping[str, Any] | None = None,
 ) -> Mapping[str, Any]:
-    """The attributes of any library's span in the words of the conventions; the same object if they are those already.
+    """What a span says of a call in the words of the conventions; a span that has been priced already, as it is.
 
-    `scope_name` and `scope_version` name the library that made the span, `resource` holds the service's attributes.
+    `scope` names the library that made the span, `resource` holds the service's attributes.
     """
     if STATUS in attributes:
         return attributes
-    service = str(resource.get("service.name", "")) if resource else ""
-    translation = _translation(attributes, scope_name, service if service in _SERVICES else "")
-    return attributes if translation is None else translation(attributes, scope_version)
+    service = ""
+    if resource is not None and resource.get("service.name") in _SERVICES:
+        service = str(resource["service.name"])
+    shape = tuple(attributes)
+    try:
+        translation = _translations[scope, service][shape]
+    except KeyError:
+        if len(_translations) >= _TRANSLATIONS_AT_MOST:
+            _translations.clear()
+        known = _translations.setdefault((scope, service), {})
+        if len(known) >= _TRANSLATIONS_AT_MOST:
+            known.clear()
+        translation = known[shape] = _Translation(dialect_of(scope, service, shape), shape)
+    return translation(attributes)
 
 
 _SERVICES: Final = frozenset(service for dialect in DIALECTS for service in dialect.services)
 
 
 def read(
-    attributes: Mapping[str, Any],
-    scope_name: str = "",
-    scope_version: str = "",
-    resource: Mapping[str, Any] | None = None,
+    attributes: Mapping[str, Any], scope: str = "", resource: Mapping[str, Any] | None = None
 ) -> Reading | Plain | None:
     """The call that any library's span describes; None if it describes none that is billed."""
-    return read_convention(in_convention(attributes, scope_name, scope_version, resource))
+    return read_convention(in_convention(attributes, scope, resource))

@@ -133,7 +133,7 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _names(names: list[str]) -> str:
+def _names(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
@@ -395,16 +395,17 @@ def _dialects() -> str:
     for dialect in DIALECTS:
         notes = []
         if dialect.outside:
-            until = f" (before {dialect.before})" if dialect.before else ""
-            notes.append(f"cached tokens beside the input: {whose(dialect.outside)}{until}")
+            notes.append(f"cached tokens beside the input: {whose(dialect.outside)}")
         if dialect.thoughts:
             notes.append(f"reasoning beside the output: {whose(dialect.thoughts)}")
         if dialect.guess:
             notes.append("the counts decide")
         lost = [f"{text} ({whose([provider])})" for provider, text in dialect.lost.items()]
-        scopes = [*dialect.scopes, *(f"service {service}" for service in dialect.services)]
-        rows.append((dialect.name, _names(scopes), "; ".join(notes), "; ".join(lost)))
-    return _table(("library", "scopes", "counts", "leaves out"), rows)
+        known = [_names(dialect.scopes)] if dialect.scopes else []
+        known += [f"services {_names(dialect.services)}"] if dialect.services else []
+        known += [f"spans with {_names(dialect.signs)}"] if dialect.signs else []
+        rows.append((dialect.name, "; ".join(known), "; ".join(notes), "; ".join(lost)))
+    return _table(("library", "known by", "counts", "leaves out"), rows)
 
 
 def _spellings() -> str:

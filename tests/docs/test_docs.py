@@ -318,7 +318,7 @@ def emitted() -> set[str]:
         assert refused.refuse is not None
         found.update(refused.attributes)
     unknown = {**CALL, "gen_ai.usage.cache_read.input_tokens": 10**6}
-    found.update(enrich(unknown, time.time_ns(), PriceBook.bundled(), scope=("acme", "")))
+    found.update(enrich(unknown, time.time_ns(), PriceBook.bundled(), scope="acme"))
     return {name for name in found | {ROLLUP} if "." in name}
 
 

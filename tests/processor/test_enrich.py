@@ -267,7 +267,7 @@ def test_the_engine_and_the_processor_mean_the_same_names() -> None:
     assert semconv.USAGE_REPORTED_COST == conventions.REPORTED_COST
     assert semconv.USAGE_ITERATIONS == conventions.ITERATIONS
     assert semconv.FETCH_RESPONSE in conventions.NOT_BILLED
-    read_as_usage = {*conventions._FIELDS, *conventions._ASIDE}
+    read_as_usage = {*conventions.FIELDS, *conventions._ASIDE}
     emitted = {value for value in vars(semconv).values() if isinstance(value, str) and ".usage." in value}
     # Text is what remains of a total, and a meter is any name under costspan.usage.
     unread = {

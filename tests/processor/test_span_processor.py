@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry import context as otel
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler
 
-from costspan_processor import Budget, CostSpanProcessor, compat
+from costspan_processor import Budget, CostSpanProcessor, Processing, compat
 from costspan_processor.attribution import attributed, attributes_of
 from costspan_processor.span_processor import EnrichingExporter
 from tests.processor.conftest import CHAT, Telemetry
@@ -191,3 +194,40 @@ def test_the_last_resort_prices_copies_on_their_way_to_one_exporter(book: PriceB
     assert (priced.attributes or {})["costspan.cost.total"] == 0.0016
     assert (priced.name, priced.instrumentation_scope.name) == ("chat large", "opentelemetry.instrumentation.acme")  # type: ignore[union-attr]
     assert dict(plain.attributes or {}) == {}
+
+
+# ------------------------------------------------------------------ sampling
+
+OPENLLMETRY = "opentelemetry.instrumentation.openai.v1"
+
+
+def sampled(sampler: Sampler, book: PriceBook, early: bool) -> tuple[TracerProvider, InMemorySpanExporter, Processing]:
+    """A program whose sampler drops spans; `early`: its instrumentation was set up before costspan."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(sampler=sampler)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    if early:
+        provider.get_tracer(OPENLLMETRY)
+    processing = Processing(provider, MeterProvider([InMemoryMetricReader()]), book=book)
+    processing.start()
+    return provider, exporter, processing
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["set up after us", "set up before us"])
+def test_a_sampler_that_drops_a_foreign_call_does_not_drop_its_money(book: PriceBook, early: bool) -> None:
+    provider, exporter, processing = sampled(ParentBased(ALWAYS_OFF), book, early)
+    with provider.get_tracer("http").start_as_current_span("GET /") as request:
+        assert not request.is_recording()
+        for _ in range(3):
+            provider.get_tracer(OPENLLMETRY).start_span("chat", attributes=dict(CHAT)).end()
+    (row,) = processing.table.rows()
+    assert (dict(row.calls), sum(row.cost.values())) == ({"priced": 3}, 4_800_000_000)
+    assert exporter.get_finished_spans() == ()
+
+
+def test_undone_the_sampler_is_the_programs_own_again(book: PriceBook) -> None:
+    provider, _, processing = sampled(ALWAYS_OFF, book, early=True)
+    processing.shutdown()
+    tracer: Any = provider.get_tracer(OPENLLMETRY)
+    assert tracer.sampler is ALWAYS_OFF
+    assert "get_tracer" not in vars(provider)
