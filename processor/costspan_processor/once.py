@@ -41,16 +41,16 @@ class Once:
     def ours_starts(self, span: Span) -> None:
         """A call of our own instrumentation, which counts it whatever else tells of it."""
         with self._lock:
-            _remember(self._ours, span.context.span_id)
+            _remember(self._ours, span.get_span_context().span_id)
             if span.parent is not None:
                 _remember(self.above, span.parent.span_id)
 
     def ends(self, span: Span) -> bool:
         """Whether a call was counted below a span that ends; if so, it is below the one above it too."""
-        if span.context.span_id not in self.above:
+        if span.get_span_context().span_id not in self.above:
             return False
         with self._lock:
-            self.above.pop(span.context.span_id, None)
+            self.above.pop(span.get_span_context().span_id, None)
             if span.parent is not None:
                 _remember(self.above, span.parent.span_id)
         return True
