@@ -1007,7 +1007,7 @@ class Engine:
         if instead is not None:
             # A tracer of the SDK's own provider, which sends its spans to a place of their own, is none of our concern.
             theirs, ours = (getattr(t, "span_processor", None) for t in (kwargs.get("tracer"), self._tracer))
-            return wrapped(*args, **(kwargs if theirs and ours and theirs is not ours else {**kwargs, **instead}))
+            return wrapped(*args, **(kwargs if theirs and ours and theirs != ours else {**kwargs, **instead}))
         context = call.span.get_span_context()
         # None: no span and no headers of the SDK's; an invalid one would cut off the application's own trace.
         return NonRecordingSpan(context) if context.is_valid and kwargs.get("propagation", True) else None

@@ -255,6 +255,13 @@ class _Told(SpanProcessor):
         self.processor: Final = processor
         self._starts = starts
 
+    def __eq__(self, other: object) -> bool:
+        # Who asks whether two tracers are of one provider compares their processors.
+        return other is self.processor or (isinstance(other, _Told) and other.processor is self.processor)
+
+    def __hash__(self) -> int:
+        return hash(self.processor)
+
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         self._starts(span)
         self.processor.on_start(span, parent_context)

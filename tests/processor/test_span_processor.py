@@ -225,6 +225,15 @@ def test_a_sampler_that_drops_a_foreign_call_does_not_drop_its_money(book: Price
     assert exporter.get_finished_spans() == ()
 
 
+def test_our_tracer_is_still_one_of_its_provider(book: PriceBook) -> None:
+    provider, _, _ = sampled(ALWAYS_OFF, book, early=False)
+    ours: Any = provider.get_tracer("costspan")
+    other: Any = provider.get_tracer("mistralai_sdk_tracer")
+    assert ours.span_processor is not other.span_processor
+    assert other.span_processor == ours.span_processor
+    assert TracerProvider().get_tracer("costspan").span_processor != ours.span_processor  # type: ignore[attr-defined]
+
+
 def test_undone_the_sampler_is_the_programs_own_again(book: PriceBook) -> None:
     provider, _, processing = sampled(ALWAYS_OFF, book, early=True)
     processing.shutdown()
