@@ -227,11 +227,11 @@ def enrich(
     attributes: Mapping[str, Any],
     at_ns: int,
     book: PriceBook,
-    *,
-    seconds: float | None = None,
-    proposal: bool = True,
+    # By position too: a default that is left out costs a tenth of what it does for a keyword alone.
     scope: str | None = None,
     resource: Mapping[str, Any] | None = None,
+    seconds: float | None = None,
+    proposal: bool = True,
 ) -> dict[str, AttributeValue]:
     """The attributes to add to a span that has `attributes`, started at `at_ns` (unix nanoseconds), took `seconds`.
 
