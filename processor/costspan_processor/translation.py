@@ -1,4 +1,4 @@
-"""Any library's span -> a call: the words of its dialect are put into those of the GenAI conventions, and read.
+"""Any library's span: the words of its dialect are put into those of the GenAI conventions.
 
 What decides how counts are meant, in this order: the scope, then the provider, then arithmetic. A
 span whose convention is not known and whose counts decide it carries `costspan.usage.guessed`; one whose library leaves
@@ -27,12 +27,9 @@ from costspan_processor.conventions import (
     RESPONSE_ID,
     RESPONSE_MODEL,
     STATUS,
-    Plain,
-    Reading,
     getter,
     number,
 )  # fmt: skip
-from costspan_processor.conventions import read as read_convention
 from costspan_processor.dialects import (
     ALL,
     CACHE,
@@ -382,10 +379,3 @@ def in_convention(
 
 
 _SERVICES: Final = frozenset(service for dialect in DIALECTS for service in dialect.services)
-
-
-def read(
-    attributes: Mapping[str, Any], scope: str = "", resource: Mapping[str, Any] | None = None
-) -> Reading | Plain | None:
-    """The call that any library's span describes; None if it describes none that is billed."""
-    return read_convention(in_convention(attributes, scope, resource))
