@@ -1,8 +1,8 @@
-"""Amazon Bedrock: converse, invoke and rerank, through botocore (boto3) and aiobotocore.
+"""Amazon Bedrock: converse, invoke, agents and rerank, through botocore (boto3) and aiobotocore.
 
 Every service of these SDKs sends its requests through one method, so that one is patched, and the calls to models are
 chosen from it by operation and service. What else Bedrock does passes through: it counts tokens for nothing, and of
-guardrails and agents an answer does not tell what is billed.
+guardrails and flows an answer does not tell what is billed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from costspan_instrumentation import semconv
 from costspan_instrumentation.provider import Endpoint, Provider, decoded
 
-from . import converse, invoke, others, requests
+from . import agents, converse, invoke, others, requests
 from .counts import converse_usage, invoke_usage
 
 if TYPE_CHECKING:
@@ -38,6 +38,31 @@ _INVOKE = replace(
     content=("body",),
     part="body",
 )
+_START = replace(
+    _CONVERSE,
+    operation=semconv.GENERATE_CONTENT,
+    request=requests.start,
+    response=others.started,
+    billed=others.filmed,
+    content=("modelInput",),
+)
+_AGENT = replace(
+    _CONVERSE,
+    request=agents.invoke,
+    response=agents.untold,
+    chunk=agents.chunk,
+    content=("inputText",),
+    part="completion",
+)
+_KNOWLEDGE = replace(_CONVERSE, request=agents.generate, response=agents.untold, content=("input",))
+_RERANK = replace(
+    _CONVERSE,
+    operation=semconv.RERANK,
+    request=requests.rerank,
+    response=others.ranked,
+    billed=others.searched,
+    content=("queries", "sources"),
+)
 OPERATIONS = {
     "Converse": (_MODELS, _CONVERSE),
     "ConverseStream": (
@@ -45,32 +70,16 @@ OPERATIONS = {
         replace(_CONVERSE, request=requests.converse_stream, chunk=converse.chunk, part="stream"),
     ),
     "InvokeModel": (_MODELS, _INVOKE),
-    "InvokeModelWithResponseStream": (
-        _MODELS,
-        replace(_INVOKE, request=requests.invoke_stream, chunk=invoke.chunk),
-    ),
-    "StartAsyncInvoke": (
-        _MODELS,
-        replace(
-            _CONVERSE,
-            operation=semconv.GENERATE_CONTENT,
-            request=requests.start,
-            response=others.started,
-            billed=others.filmed,
-            content=("modelInput",),
-        ),
-    ),
-    "Rerank": (
+    "InvokeModelWithResponseStream": (_MODELS, replace(_INVOKE, request=requests.invoke_stream, chunk=invoke.chunk)),
+    "StartAsyncInvoke": (_MODELS, _START),
+    "InvokeAgent": (_AGENTS, _AGENT),
+    "InvokeInlineAgent": (_AGENTS, _AGENT),
+    "RetrieveAndGenerate": (_AGENTS, _KNOWLEDGE),
+    "RetrieveAndGenerateStream": (
         _AGENTS,
-        replace(
-            _CONVERSE,
-            operation=semconv.RERANK,
-            request=requests.rerank,
-            response=others.ranked,
-            billed=others.searched,
-            content=("queries", "sources"),
-        ),
+        replace(_KNOWLEDGE, request=agents.generate_stream, chunk=agents.chunk, part="stream"),
     ),
+    "Rerank": (_AGENTS, _RERANK),
 }
 """Operation -> the service it belongs to, and the endpoint that it is."""
 
