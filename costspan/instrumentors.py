@@ -104,6 +104,24 @@ class HuggingFaceInstrumentor(_Instrumentor):
     name = "costspan-huggingface"
 
 
+class WatsonxInstrumentor(_Instrumentor):
+    """IBM watsonx through the `ibm-watsonx-ai` SDK."""
+
+    name = "costspan-watsonx"
+
+
+class ReplicateInstrumentor(_Instrumentor):
+    """Replicate through the `replicate` SDK."""
+
+    name = "costspan-replicate"
+
+
+class DeepgramInstrumentor(_Instrumentor):
+    """Deepgram through the `deepgram-sdk` SDK."""
+
+    name = "costspan-deepgram"
+
+
 class LiteLLMInstrumentor(_Instrumentor):
     """Every provider behind the `litellm` SDK."""
 

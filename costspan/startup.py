@@ -18,6 +18,7 @@ from costspan_instrumentation.engine import engine
 from costspan_instrumentation.providers.anthropic import ANTHROPIC
 from costspan_instrumentation.providers.bedrock import BEDROCK
 from costspan_instrumentation.providers.cohere import COHERE
+from costspan_instrumentation.providers.deepgram import DEEPGRAM
 from costspan_instrumentation.providers.google import GOOGLE
 from costspan_instrumentation.providers.groq import GROQ
 from costspan_instrumentation.providers.huggingface import HUGGINGFACE
@@ -25,8 +26,10 @@ from costspan_instrumentation.providers.litellm import LITELLM
 from costspan_instrumentation.providers.mistral import MISTRAL
 from costspan_instrumentation.providers.ollama import OLLAMA
 from costspan_instrumentation.providers.openai import OPENAI
+from costspan_instrumentation.providers.replicate import REPLICATE
 from costspan_instrumentation.providers.together import TOGETHER
 from costspan_instrumentation.providers.voyage import VOYAGE
+from costspan_instrumentation.providers.watsonx import WATSONX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,6 +54,9 @@ PROVIDERS: Final = {
     "costspan-together": TOGETHER,
     "costspan-ollama": OLLAMA,
     "costspan-huggingface": HUGGINGFACE,
+    "costspan-watsonx": WATSONX,
+    "costspan-replicate": REPLICATE,
+    "costspan-deepgram": DEEPGRAM,
     "costspan-litellm": LITELLM,
 }
 """Name of the instrumentor -> what it patches."""
