@@ -122,6 +122,12 @@ class DeepgramInstrumentor(_Instrumentor):
     name = "costspan-deepgram"
 
 
+class OpenRouterInstrumentor(_Instrumentor):
+    """OpenRouter through its own SDK, `openrouter`."""
+
+    name = "costspan-openrouter"
+
+
 class LiteLLMInstrumentor(_Instrumentor):
     """Every provider behind the `litellm` SDK."""
 

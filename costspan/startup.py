@@ -26,6 +26,7 @@ from costspan_instrumentation.providers.litellm import LITELLM
 from costspan_instrumentation.providers.mistral import MISTRAL
 from costspan_instrumentation.providers.ollama import OLLAMA
 from costspan_instrumentation.providers.openai import OPENAI
+from costspan_instrumentation.providers.openrouter import OPENROUTER
 from costspan_instrumentation.providers.replicate import REPLICATE
 from costspan_instrumentation.providers.together import TOGETHER
 from costspan_instrumentation.providers.voyage import VOYAGE
@@ -57,6 +58,7 @@ PROVIDERS: Final = {
     "costspan-watsonx": WATSONX,
     "costspan-replicate": REPLICATE,
     "costspan-deepgram": DEEPGRAM,
+    "costspan-openrouter": OPENROUTER,
     "costspan-litellm": LITELLM,
 }
 """Name of the instrumentor -> what it patches."""

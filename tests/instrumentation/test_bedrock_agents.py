@@ -9,9 +9,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from botocore.config import Config
-from botocore.eventstream import EventStreamBuffer
-from botocore.exceptions import ClientError, EventStreamError
 
 from costspan_instrumentation.providers.bedrock import BEDROCK
 from costspan_pricing import PriceBook
@@ -22,8 +19,10 @@ from .recorded import exchanges
 from .watched import Watched, finished, items, watching
 
 boto3 = pytest.importorskip("boto3")
+botocore = pytest.importorskip("botocore")
+eventstream = pytest.importorskip("botocore.eventstream")
 aio = pytest.importorskip("aiobotocore.session")
-AioConfig = pytest.importorskip("aiobotocore.config").AioConfig
+Config, AioConfig = botocore.config.Config, pytest.importorskip("aiobotocore.config").AioConfig
 
 both = pytest.mark.parametrize("is_async", [False, True], ids=["boto3", "aiobotocore"])
 AT = 1_795_824_000_000_000_000  # 2026-11-28
@@ -190,7 +189,7 @@ async def test_an_agent_that_is_left_has_used_what_it_told(
     server.replies(events=[*work("t-0", HAIKU, tokens(1000, 100)), error])
     async with client(is_async) as agents:
         answer = await finished(agents.invoke_agent(**ASK, enableTrace=True), is_async)
-        with pytest.raises(EventStreamError):
+        with pytest.raises(botocore.exceptions.EventStreamError):
             await items(answer["completion"], is_async)
     told = seen.one()
     assert told["error.type"] == "EventStreamError"
@@ -249,7 +248,7 @@ async def test_an_answer_from_knowledge_tells_its_model_and_no_usage(
 async def test_a_refusal_is_raised(server: Bedrock, seen: Watched, client: Any, is_async: bool) -> None:
     server.replies({"message": "No such agent"}, status=404, headers={"x-amzn-errortype": "ResourceNotFoundException"})
     async with client(is_async) as agents:
-        with pytest.raises(ClientError, match="No such agent"):
+        with pytest.raises(botocore.exceptions.ClientError, match="No such agent"):
             await finished(agents.invoke_agent(**ASK), is_async)
     told = seen.one()
     assert told["error.type"] == "ResourceNotFoundException"
@@ -272,7 +271,7 @@ def test_recorded(server: Bedrock, seen: Watched, running: Any, exchange: dict[s
         running[1].retrieve_and_generate(**sent)
         assert usage_of(seen.one()) == {}
         return
-    buffer = EventStreamBuffer()
+    buffer = eventstream.EventStreamBuffer()
     buffer.add_data(base64.b64decode(body))
     events = [(event.headers[":event-type"], json.loads(event.payload)) for event in buffer]
     server.replies(events=events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -241,7 +242,7 @@ def test_names_come_in_many_forms(server: Asked, watched: Watched) -> None:
     client = a_client(server)
     client.predictions.create(VERSION, {"prompt": "A"})
     assert watched.one()["gen_ai.request.model"] == VERSION
-    version = Version(id=VERSION, created_at="2026-11-28T10:00:00Z", cog_version="0.9", openapi_schema={})
+    version = Version(id=VERSION, created_at=datetime(2026, 11, 28, tzinfo=UTC), cog_version="0.9", openapi_schema={})
     client.predictions.create(version=version, input={"prompt": "A"})
     assert watched.one()["gen_ai.request.model"] == VERSION
     # One method of the SDK calls another: that is one call.

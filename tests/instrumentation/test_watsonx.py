@@ -16,7 +16,10 @@ from .recorded import events, exchanges
 from .replies import Asked, Refusal, replying
 from .watched import Watched, finished, items, watching
 
-pytest.importorskip("ibm_watsonx_ai")
+watsonx = pytest.importorskip("ibm_watsonx_ai")
+models = pytest.importorskip("ibm_watsonx_ai.foundation_models")
+schema = pytest.importorskip("ibm_watsonx_ai.foundation_models.schema")
+errors = pytest.importorskip("ibm_watsonx_ai.wml_client_error")
 
 both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 
@@ -68,7 +71,9 @@ PIECES = [result("", 100, 0, "not_finished"), result("They ", 0, 9, "not_finishe
 
 
 def chunks(model: str) -> list[dict[str, Any]]:
-    parts = [{"index": 0, "delta": {"content": text}, "finish_reason": None} for text in ("They ", "carry.")]
+    parts: list[dict[str, Any]] = [
+        {"index": 0, "delta": {"content": text}, "finish_reason": None} for text in ("They ", "carry.")
+    ]
     parts[-1]["finish_reason"] = "stop"
     told = [{**WHO, "choices": [part]} for part in parts]
     return told if model == "silent" else [*told, {**WHO, "choices": [], "usage": USAGE}]
@@ -109,10 +114,8 @@ def watched() -> Iterator[Watched]:
 
 
 def an_api(url: str) -> Any:
-    from ibm_watsonx_ai import APIClient, Credentials
-
-    api = APIClient(
-        Credentials(url=f"https://{HOST}", token="t"),
+    api = watsonx.APIClient(
+        watsonx.Credentials(url=f"https://{HOST}", token="t"),
         httpx_client=httpx.Client(transport=_Redirected(url)),
         async_httpx_client=httpx.AsyncClient(transport=_AsyncRedirected(url)),
     )
@@ -122,9 +125,7 @@ def an_api(url: str) -> Any:
 
 
 def a_model(server: Asked, model: str = MODEL, **more: Any) -> Any:
-    from ibm_watsonx_ai.foundation_models import ModelInference
-
-    return ModelInference(model_id=model, api_client=an_api(server.url), validate=False, max_retries=0, **more)
+    return models.ModelInference(model_id=model, api_client=an_api(server.url), validate=False, max_retries=0, **more)
 
 
 def a_gateway(server: Asked, **more: Any) -> Any:
@@ -208,13 +209,11 @@ async def test_a_chat_that_never_tells_is_an_estimate(server: Asked, watched: Wa
 
 
 def test_settings_may_be_those_of_the_client_or_an_object(server: Asked, watched: Watched) -> None:
-    from ibm_watsonx_ai.foundation_models.schema import TextChatParameters, TextGenParameters
-
-    model = a_model(server, params=TextChatParameters(max_tokens=9, temperature=0.1))
+    model = a_model(server, params=schema.TextChatParameters(max_tokens=9, temperature=0.1))
     model.chat(messages=ASK)
     told = watched.one()
     assert (told["gen_ai.request.max_tokens"], told["gen_ai.request.temperature"]) == (9, 0.1)
-    model.generate("Hi", TextGenParameters(max_new_tokens=7, random_seed=1, top_k=2, stop_sequences=["."]))
+    model.generate("Hi", schema.TextGenParameters(max_new_tokens=7, random_seed=1, top_k=2, stop_sequences=["."]))
     told = watched.one()
     assert (told["gen_ai.request.max_tokens"], told["gen_ai.request.seed"]) == (7, 1)
     assert (told["gen_ai.request.top_k"], told["gen_ai.request.stop_sequences"]) == (2, (".",))
@@ -222,9 +221,7 @@ def test_settings_may_be_those_of_the_client_or_an_object(server: Asked, watched
 
 
 def test_a_deployment_tells_its_model_when_it_answers(server: Asked, watched: Watched) -> None:
-    from ibm_watsonx_ai.foundation_models import ModelInference
-
-    model = ModelInference(deployment_id="d1", api_client=an_api(server.url), validate=False)
+    model = models.ModelInference(deployment_id="d1", api_client=an_api(server.url), validate=False)
     model.chat(messages=ASK)
     told = watched.one()
     assert "gen_ai.request.model" not in told
@@ -301,9 +298,7 @@ def test_streamed_text_without_its_counts_is_an_estimate(server: Asked, watched:
 
 @both
 async def test_embeddings(server: Asked, watched: Watched, is_async: bool) -> None:
-    from ibm_watsonx_ai.foundation_models import Embeddings
-
-    embeddings = Embeddings(model_id="ibm/slate-125m-english-rtrvr-v2", api_client=an_api(server.url))
+    embeddings = models.Embeddings(model_id="ibm/slate-125m-english-rtrvr-v2", api_client=an_api(server.url))
     embed = embeddings.aembed_documents if is_async else embeddings.embed_documents
     assert await finished(embed(["a", "b"]), is_async) == [[0.5], [0.5]]
     told = watched.one()
@@ -313,17 +308,15 @@ async def test_embeddings(server: Asked, watched: Watched, is_async: bool) -> No
 
 
 def test_embeddings_in_batches_are_one_call(server: Asked, watched: Watched) -> None:
-    from ibm_watsonx_ai.foundation_models import Embeddings
-
-    embeddings = Embeddings(model_id="ibm/slate-30m-english-rtrvr-v2", api_client=an_api(server.url), batch_size=2)
+    embeddings = models.Embeddings(
+        model_id="ibm/slate-30m-english-rtrvr-v2", api_client=an_api(server.url), batch_size=2
+    )
     assert len(embeddings.embed_documents(["a", "b", "c"])) == 3
     assert watched.usage() == {"input_tokens": 18}
 
 
 def test_scores(server: Asked, watched: Watched) -> None:
-    from ibm_watsonx_ai.foundation_models import Rerank
-
-    rerank = Rerank(model_id="cross-encoder/ms-marco-minilm-l-12-v2", api_client=an_api(server.url))
+    rerank = models.Rerank(model_id="cross-encoder/ms-marco-minilm-l-12-v2", api_client=an_api(server.url))
     rerank.generate("capital", ["Paris"])
     told = watched.one()
     assert told["gen_ai.operation.name"] == "rerank"
@@ -352,15 +345,13 @@ async def test_the_gateway(server: Asked, watched: Watched, method: str, streame
 @both
 @pytest.mark.parametrize("method", ["chat", "generate", "chat_stream"])
 async def test_a_refusal_is_raised_and_not_billed(server: Asked, watched: Watched, method: str, is_async: bool) -> None:
-    from ibm_watsonx_ai.wml_client_error import WMLClientError
-
     model = a_model(server, "nonexistent")
     call = getattr(model, f"a{method}" if is_async else method)
 
     async def answered() -> None:
         await items(await finished(call(ASK if "chat" in method else "Hi"), is_async), is_async)
 
-    with pytest.raises(WMLClientError):
+    with pytest.raises(errors.WMLClientError):
         await answered()
     told = watched.one()
     assert told["error.type"] in {"ApiRequestFailure", "WMLClientError"}
