@@ -122,6 +122,30 @@ class DeepgramInstrumentor(_Instrumentor):
     name = "costspan-deepgram"
 
 
+class WriterInstrumentor(_Instrumentor):
+    """Writer through the `writer-sdk`."""
+
+    name = "costspan-writer"
+
+
+class AI21Instrumentor(_Instrumentor):
+    """AI21 through the `ai21` SDK."""
+
+    name = "costspan-ai21"
+
+
+class AzureAIInstrumentor(_Instrumentor):
+    """Azure AI Inference through the `azure-ai-inference` SDK."""
+
+    name = "costspan-azure-ai"
+
+
+class PortkeyInstrumentor(_Instrumentor):
+    """Every provider behind the gateway of Portkey, through the `portkey-ai` SDK."""
+
+    name = "costspan-portkey"
+
+
 class OpenRouterInstrumentor(_Instrumentor):
     """OpenRouter through its own SDK, `openrouter`."""
 

@@ -15,7 +15,9 @@ from costspan._version import __version__
 from costspan.settings import Settings, load
 from costspan_instrumentation import content, semconv
 from costspan_instrumentation.engine import engine
+from costspan_instrumentation.providers.ai21 import AI21
 from costspan_instrumentation.providers.anthropic import ANTHROPIC
+from costspan_instrumentation.providers.azure_ai import AZURE_AI
 from costspan_instrumentation.providers.bedrock import BEDROCK
 from costspan_instrumentation.providers.cohere import COHERE
 from costspan_instrumentation.providers.deepgram import DEEPGRAM
@@ -27,10 +29,12 @@ from costspan_instrumentation.providers.mistral import MISTRAL
 from costspan_instrumentation.providers.ollama import OLLAMA
 from costspan_instrumentation.providers.openai import OPENAI
 from costspan_instrumentation.providers.openrouter import OPENROUTER
+from costspan_instrumentation.providers.portkey import PORTKEY
 from costspan_instrumentation.providers.replicate import REPLICATE
 from costspan_instrumentation.providers.together import TOGETHER
 from costspan_instrumentation.providers.voyage import VOYAGE
 from costspan_instrumentation.providers.watsonx import WATSONX
+from costspan_instrumentation.providers.writer import WRITER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,6 +62,10 @@ PROVIDERS: Final = {
     "costspan-watsonx": WATSONX,
     "costspan-replicate": REPLICATE,
     "costspan-deepgram": DEEPGRAM,
+    "costspan-writer": WRITER,
+    "costspan-ai21": AI21,
+    "costspan-azure-ai": AZURE_AI,
+    "costspan-portkey": PORTKEY,
     "costspan-openrouter": OPENROUTER,
     "costspan-litellm": LITELLM,
 }
