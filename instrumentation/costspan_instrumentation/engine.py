@@ -249,6 +249,11 @@ class _Call:
         """What a stream has told, and an estimate of its usage where the provider never said."""
         if self.body is not None:
             self.body.close()
+        if self.endpoint.tail is not None and seen.tail:
+            try:
+                self.endpoint.tail(seen)
+            except Exception as failure:  # noqa: BLE001
+                self.engine.observer.failed("tail", failure)
         added = seen.attributes
         if self.first_chunk is not None:
             added[semconv.RESPONSE_TIME_TO_FIRST_CHUNK] = self.first_chunk
@@ -853,7 +858,7 @@ class Engine:
             if kind == "value":
                 call.end(result)
                 return result
-            call.seen = Seen()
+            call.seen = Seen(several=semconv.REQUEST_CHOICE_COUNT in call.attributes)
             if kind == "raw" and _iterator(call.provider, result) is None:
                 return self._settle_raw(call, result)
             call.seen.asked = call.asked

@@ -7,6 +7,7 @@ under the names of `semconv`. It holds no span, no lock, no await and no try: th
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,10 @@ Attributes = dict[str, Any]
 A count is passed on as the provider sent it, a wrong one too (negative, text), so that pricing can say what is
 wrong with it. What is not known is left out.
 """
+
+
+_TAIL = 32
+"""Chunks kept unread: enough to tell how long they are, and to find the end of an answer among them."""
 
 
 @dataclass(slots=True)
@@ -37,6 +42,12 @@ class Seen:
     """The stream tells its usage only because `ask` asked for it: a chunk reader hides what that did to the chunks."""
     notes: Any = None
     """What a chunk reader itself wants to remember until the next chunk."""
+    several: bool = False
+    """Several answers were asked for: their chunks come mixed, and each answer ends by itself."""
+    tail: deque[Any] = field(default_factory=lambda: deque(maxlen=_TAIL))
+    """The last of the chunks that a chunk reader has put aside unread: what they say may never be needed."""
+    passed: int = 0
+    """How many chunks it has put there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,7 @@ class Endpoint:
     chunk: reads one chunk of a stream (SDK object, or `Fields` of a raw one) into `Seen`; None if the method never
         streams. True says that the chunk is there only because `ask` asked, so that the application never sees it.
         It runs on every chunk, so it takes `__dict__` where it reads two fields: each attribute costs as much as that.
+    tail: reads, once the stream has ended, what the chunk reader has put into `Seen.tail`.
     gathered: (stream, `Seen`), once the stream has ended: reads what the SDK's object itself has kept, where its chunks
         do not tell it. For streams that are watched by their `__next__`.
     content: names of the arguments that hold the prompt, for estimates of its length.
@@ -100,6 +112,7 @@ class Endpoint:
     billed: Callable[[Mapping[str, Any]], Attributes] | None = None
     event: Callable[[Any], bool] | None = None
     gathered: Callable[[Any, Seen], None] | None = None
+    tail: Callable[[Seen], None] | None = None
     opens: bool = False
 
 

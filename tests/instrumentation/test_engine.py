@@ -230,6 +230,30 @@ def test_every_chunk_is_read_whatever_it_holds_beside_its_text(bench: Bench) -> 
     assert told["gen_ai.response.finish_reasons"] == ("length", "stop")
 
 
+def test_each_of_several_answers_ends_by_itself(bench: Bench) -> None:
+    def of(number: int, reason: str | None = None) -> dict[str, Any]:
+        return {**head, "choices": [{"index": number, "delta": {"content": "."}, "finish_reason": reason}]}
+
+    head, *_ = chunks("Hello")
+    end = {**head, "choices": [], "usage": USAGE}
+    bench.server.answer = Answer(events=[of(0), of(1), of(1, "length"), *[of(0)] * 50, of(0, "stop"), end])
+
+    list(bench.client().chat.completions.create(model="gpt-4.1", messages=ASK, stream=True, n=2))
+
+    assert attributes(bench.span())["gen_ai.response.finish_reasons"] == ("length", "stop")
+
+
+def test_a_long_stream_that_is_left_is_as_long_as_its_last_chunks_are_on_average(bench: Bench) -> None:
+    head, *_ = chunks("Hello")
+    words = [{**head, "choices": [{"index": 0, "delta": {"content": "x" * 8}, "finish_reason": None}]}] * 500
+    bench.server.answer = Answer(events=[head, *words])
+
+    list(bench.client().chat.completions.create(model="gpt-4.1", messages=ASK, stream=True))
+
+    told = attributes(bench.span())
+    assert (told["gen_ai.usage.output_tokens"], told["costspan.usage.estimated"]) == (1002, True)
+
+
 def test_usage_on_a_chunk_that_goes_on_is_the_last_word_of_a_stream_that_is_left(bench: Bench) -> None:
     head, *_ = chunks("Hello there")
     bench.server.answer = Answer(events=[head, {**head, "usage": USAGE}, head])

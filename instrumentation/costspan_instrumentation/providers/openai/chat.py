@@ -22,33 +22,34 @@ def _chat_request(kwargs: Mapping[str, Any]) -> Attributes:
 def _chat_response(answer: Any) -> Attributes:
     attributes = identity(answer)
     told = fields_of(answer)
-    reasons = []
     for choice in told.get("choices") or ():
         if reason := fields_of(choice).get("finish_reason"):
-            reasons.append(reason)  # noqa: PERF401  a comprehension is a call, and there is one choice
-    if reasons:
-        attributes[semconv.RESPONSE_FINISH_REASONS] = tuple(reasons)
-    usage = told.get("usage")
-    if usage is None:
-        usage = get(undeclared(answer).get("x_groq"), "usage")
-    attributes.update(chat_usage(usage))
-    return attributes
+            _finished(reason, attributes)
+    usage = told.get("usage") or get(undeclared(answer).get("x_groq"), "usage")
+    return {**attributes, **chat_usage(usage)}
 
 
 def _chat_chunk(chunk: Any, seen: Seen) -> bool:
-    told = chunk.__dict__
-    choices, usage = told["choices"], told["usage"]
-    # Nearly every chunk is text for one choice and says nothing else.
-    if usage is None and seen.started and choices is not None and len(choices) == 1:
-        part = choices[0].__dict__
-        if part["finish_reason"] is None:
-            # Azure's asynchronous filter sends choices without a delta.
-            if (delta := part["delta"]) is not None and (text := delta.content) is not None:
-                seen.characters += len(text)
-            if seen.asked:
-                forget_asking(chunk)
-            return False
+    # Nearly every chunk is text of one answer: how long it is matters only if the usage never comes.
+    if seen.started and not seen.several and chunk.__dict__["usage"] is None:
+        seen.passed += 1
+        seen.tail.append(chunk)
+        if seen.asked:
+            forget_asking(chunk)
+        return False
     return _whole_chunk(chunk, seen)
+
+
+def _chat_tail(seen: Seen) -> None:
+    if seen.final:  # only why it ended is still to be learnt
+        while seen.tail and semconv.RESPONSE_FINISH_REASONS not in seen.attributes:
+            _whole_chunk(seen.tail.pop(), seen)
+        return
+    before = seen.characters
+    for chunk in seen.tail:
+        _whole_chunk(chunk, seen)
+    # Those that came before these were as long on average.
+    seen.characters = before + (seen.characters - before) * seen.passed // len(seen.tail)
 
 
 def _whole_chunk(chunk: Any, seen: Seen) -> bool:
@@ -62,15 +63,14 @@ def _whole_chunk(chunk: Any, seen: Seen) -> bool:
             seen.characters += len(text)
         if reason := part["finish_reason"]:
             usage = usage or get(get(chunk, "x_groq"), "usage")
-            _finished(reason, seen)
+            _finished(reason, seen.attributes)
     if usage or not seen.started:
         _told(chunk, usage, seen)
     return seen.asked and hides(chunk, told)
 
 
-def _finished(reason: str, seen: Seen) -> None:
-    reasons = seen.attributes.get(semconv.RESPONSE_FINISH_REASONS, ())
-    seen.attributes[semconv.RESPONSE_FINISH_REASONS] = (*reasons, reason)
+def _finished(reason: str, attributes: Attributes) -> None:
+    attributes[semconv.RESPONSE_FINISH_REASONS] = (*attributes.get(semconv.RESPONSE_FINISH_REASONS, ()), reason)
 
 
 def _told(chunk: Any, usage: Any, seen: Seen) -> None:
@@ -94,6 +94,7 @@ CREATE = Endpoint(
     _chat_chunk,
     content=("messages", "tools"),
     ask=ask,
+    tail=_chat_tail,
     moved_from=("openai.resources.chat.completions",),
 )
 PARSE = Endpoint(
