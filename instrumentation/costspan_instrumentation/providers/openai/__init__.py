@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from costspan_instrumentation.provider import Provider
-from costspan_instrumentation.providers.openai import chat, media, responses, sessions
+from costspan_instrumentation.providers.openai import assistants, chat, media, responses, sessions
 from costspan_instrumentation.providers.openai.gateways import reported_cost
 from costspan_instrumentation.providers.openai.media import images_usage, speech_usage, transcription_usage
 from costspan_instrumentation.providers.openai.requests import base_url
@@ -35,6 +35,7 @@ OPENAI = Provider(
         responses.SOCKET,
         *media.ENDPOINTS,
         *sessions.ENDPOINTS,
+        *assistants.ENDPOINTS,
     ),
     usage_formats={
         "openai.chat": chat_usage,
