@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from costspan_pricing import PICO, Cost, Usage
 from costspan_processor.conventions import GUESSED, INCONSISTENT, STATUS, Plain, plain_counts, read
-from costspan_processor.translation import in_convention
+from costspan_processor.translation import translation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -241,20 +241,30 @@ def enrich(
     Empty if the span is no billed call or has been priced already (it carries `costspan.cost.status`). Never raises for
     what a span may hold: usage that cannot be is the status `invalid_usage`.
     """
-    if scope is not None:
-        attributes = in_convention(attributes, scope, resource)
-    found = plain_counts(attributes)
+    translate = None
+    if scope is None:
+        found = plain_counts(attributes)
+    elif STATUS in attributes:
+        return {}
+    else:
+        translate = translation(attributes, scope, resource)
+        found = translate.plain_counts(attributes)
     if found is not None:
         # As below, without the object that counters and budgets need.
         kind, prompt, cached, output, reasoning = found
         newest = kind.newest
+        if newest is None:
+            card_of(kind, at_ns, book)
+            newest = kind.newest
         if newest is not None:
             of, since, card, forms = newest
             if of is book and at_ns >= since:
                 quote = card.quote(prompt, cached, output, reasoning)
                 if quote is not None:
                     return _fill(forms, quote, proposal)
-    if STATUS in attributes:
+    if translate is not None:
+        attributes = translate(attributes)
+    elif STATUS in attributes:
         return {}
     reading = read(attributes)
     return {} if reading is None else describe(assess(reading, at_ns, book, seconds), proposal)

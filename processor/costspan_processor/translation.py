@@ -27,6 +27,7 @@ from costspan_processor.conventions import (
     RESPONSE_ID,
     RESPONSE_MODEL,
     STATUS,
+    Kind,
     getter,
     number,
 )  # fmt: skip
@@ -87,6 +88,9 @@ _NAMES: Final = frozenset(KIND)
 _KEPT: Final = frozenset({*KIND, *FIELDS, *OLDER, RESPONSE_ID, MAX_TOKENS, TOTAL})
 """What the conventions name and is read."""
 
+_PLAIN: Final = frozenset({INPUT, OUTPUT, CACHE_READ, REASONING, CACHE_WRITE, TOTAL, RESPONSE_ID, MAX_TOKENS})
+"""What the spans of a call of text alone may say beside its names."""
+
 _TRANSLATIONS_AT_MOST = 1024
 _LITERAL_AT_MOST = 10_000
 
@@ -97,7 +101,10 @@ class _Translation:
     What names a call is the same in many: the conventions' words for it are kept, and only the counts are new.
     """
 
-    __slots__ = ("beside", "counts", "dialect", "encoded", "inside", "known", "moves", "names", "settles", "sums")
+    __slots__ = (
+        "beside", "cached", "counts", "dialect", "encoded", "inside", "known", "moves", "names", "plain", "reasoning",
+        "received", "sent", "settles", "sums", "written",
+    )  # fmt: skip
 
     def __init__(self, dialect: Dialect, shape: tuple[str, ...]) -> None:
         self.dialect = dialect
@@ -114,7 +121,7 @@ class _Translation:
         self.counts = tuple((key, target) for key, target in moves.items() if target not in unread)
         kind = dialect.kinds[:1] if dialect.kinds is not None and dialect.kinds[0] in present else ()
         self.names = getter(tuple(dict.fromkeys((*self.moves, *kind))))
-        self.known: dict[tuple[Any, ...], tuple[dict[str, Any], _Habits | None]] = {}
+        self.known: dict[tuple[Any, ...], _Known] = {}
         self.inside = tuple(
             (key, paths, tuple(path.rpartition(".")[2] for path in paths))
             for key, paths in dialect.inside.items()
@@ -125,14 +132,58 @@ class _Translation:
         cached = bool(targets & {CACHE_READ, CACHE_WRITE, CACHE_WRITE_5M, CACHE_WRITE_1H, UNCACHED, SPOKEN})
         self.settles = bool(cached or dialect.thoughts or dialect.lost)
         self.sums = bool(targets & {UNCACHED, SPOKEN})
+        keys = {target: key for key, target in self.counts}
+        self.plain = (
+            {INPUT, OUTPUT} <= keys.keys() <= _PLAIN
+            and len(keys) == len(self.counts)
+            and not self.beside
+            and not self.encoded
+            and not self.sums
+        )
+        self.sent, self.received = keys.get(INPUT, ""), keys.get(OUTPUT, "")
+        self.cached, self.reasoning, self.written = (keys.get(key, "") for key in (CACHE_READ, REASONING, CACHE_WRITE))
+
+    def plain_counts(self, attributes: Mapping[str, Any]) -> tuple[Kind, int, int, int, int] | None:
+        """What `conventions.plain_counts` would find in the translated span, without translating it."""
+        if not self.plain:
+            return None
+        try:
+            known = self.known[self.names(attributes)]
+        except (KeyError, TypeError):
+            return None
+        kind = known.kind
+        if kind is None:
+            return None
+        for key, _, endings in self.inside:
+            holder = attributes[key]
+            for ending in endings:
+                if ending in holder:
+                    return None
+        get = attributes.get
+        sent, received = attributes[self.sent], attributes[self.received]
+        cached, reasoning = get(self.cached, 0), get(self.reasoning, 0)
+        if (
+            type(sent) is int
+            and type(received) is int
+            and type(cached) is int
+            and type(reasoning) is int
+            and get(self.written, 0) == 0
+            and cached >= 0
+            and 0 <= reasoning <= received
+        ):
+            if known.outside:
+                sent += cached
+            if sent >= cached:
+                return kind, sent, cached, received, reasoning
+        return None
 
     def __call__(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """The span in the conventions' words."""
         names = self.names(attributes)
         try:
-            named, habits = self.known[names]
+            named, habits, _, _ = self.known[names]
         except (KeyError, TypeError):
-            named, habits = self._named(attributes, names)
+            named, habits, _, _ = self._named(attributes, names)
         said = named.copy()
         if self.encoded:
             attributes = {key: _decoded(attributes[key]) for key in attributes}
@@ -155,7 +206,7 @@ class _Translation:
             del said[TOTAL]
         return said
 
-    def _named(self, attributes: Mapping[str, Any], names: tuple[Any, ...]) -> tuple[dict[str, Any], _Habits | None]:
+    def _named(self, attributes: Mapping[str, Any], names: tuple[Any, ...]) -> _Known:
         dialect = self.dialect
         said = {target: attributes[key] for key, target in self.moves.items()}
         if dialect.encoded:
@@ -174,11 +225,30 @@ class _Translation:
         habits = _habits(dialect, str(said.get(PROVIDER))) if self.settles else None
         if habits is not None and not any(habits) and not self.sums:
             habits = None
+        plain = self.plain and GUESSED not in said and (habits is None or self._is_plain(habits))
+        kind = Kind(said) if plain else None
+        known = _Known(said, habits, kind if kind is None or kind.billed else None, bool(habits and habits.outside))
         if len(self.known) >= _TRANSLATIONS_AT_MOST:
             self.known.clear()
         with suppress(TypeError):  # a list where a name belongs
-            self.known[names] = said, habits
-        return said, habits
+            self.known[names] = known
+        return known
+
+    def _is_plain(self, habits: _Habits) -> bool:
+        """Whether the counts alone, with the cached tokens in the input or beside it, are what was used."""
+        if habits.thoughts or habits.loses_more or (habits.loses_reads and not self.cached):
+            return False
+        return habits.outside or not habits.guess or not (self.cached or self.written)
+
+
+class _Known(NamedTuple):
+    """What all spans with the same names have in common, in the conventions' words."""
+
+    said: dict[str, Any]
+    habits: _Habits | None
+    kind: Kind | None
+    """None where a span may say more than the counts of text."""
+    outside: bool
 
 
 class _Habits(NamedTuple):
@@ -225,8 +295,9 @@ def _settle(said: dict[str, Any], habits: _Habits) -> bool:
     if SPOKEN in said:
         said[OUTPUT] = _sum(said.pop(SPOKEN), said.get(REASONING))
     elif thoughts:
-        reasoning = said.get(REASONING)
-        if reasoning is None and (total := _count(said.get(TOTAL))) is not None:
+        # One that is no count stays where it is, to be refused by name.
+        reasoning = _count(said.get(REASONING))
+        if REASONING not in said and (total := _count(said.get(TOTAL))) is not None:
             reasoning = total - (_count(said.get(INPUT)) or 0) - (_count(said.get(OUTPUT)) or 0)
         if reasoning and reasoning > 0:
             said[REASONING] = reasoning
@@ -360,22 +431,25 @@ def in_convention(
 
     `scope` names the library that made the span, `resource` holds the service's attributes.
     """
-    if STATUS in attributes:
-        return attributes
+    return attributes if STATUS in attributes else translation(attributes, scope, resource)(attributes)
+
+
+def translation(attributes: Mapping[str, Any], scope: str, resource: Mapping[str, Any] | None) -> _Translation:
+    """What puts such a span into the words of the conventions: a function of its attributes."""
     service = ""
     if resource is not None and resource.get("service.name") in _SERVICES:
         service = str(resource["service.name"])
     shape = tuple(attributes)
     try:
-        translation = _translations[scope, service][shape]
+        return _translations[scope, service][shape]
     except KeyError:
         if len(_translations) >= _TRANSLATIONS_AT_MOST:
             _translations.clear()
         known = _translations.setdefault((scope, service), {})
         if len(known) >= _TRANSLATIONS_AT_MOST:
             known.clear()
-        translation = known[shape] = _Translation(dialect_of(scope, service, shape), shape)
-    return translation(attributes)
+        known[shape] = _Translation(dialect_of(scope, service, shape), shape)
+        return known[shape]
 
 
 _SERVICES: Final = frozenset(service for dialect in DIALECTS for service in dialect.services)

@@ -19,12 +19,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from costspan_processor import CostSpanProcessor
+from costspan_pricing import PriceBook
+from costspan_processor import CostSpanProcessor, enrich
 from costspan_processor.translation import in_convention
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+BOOK = PriceBook.bundled()
 FIXTURES = Path(__file__).parent / "fixtures"
 AT = 1_795_824_000_000_000_000
 """2026-11-28: the day whose prices the fixtures have."""
@@ -89,3 +91,19 @@ def test_a_span_in_the_conventions_words_is_read_as_it_is(case: dict[str, Any]) 
         assert {key: said for key, said in in_convention(once, "costspan").items() if said != 0} == {
             key: said for key, said in once.items() if said != 0
         }
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "odd", [None, -1, "12", True, 10**9], ids=["as it is", "negative", "text", "no number", "huge"]
+)
+def test_a_span_costs_the_same_when_its_like_has_been_seen_before(case: dict[str, Any], odd: object) -> None:
+    for span in case["spans"]:
+        told, scope = span["attributes"], span["scope"]["name"]
+        first, *_, last = [enrich(told, AT, BOOK, scope, case["resource"]) for _ in range(3)]
+        assert first == last
+        # One with a count that is another, or none: whatever is made of it is made from its words and not from memory.
+        for key in [key for key, value in told.items() if odd is not None and type(value) is int]:
+            other = {**told, key: odd}
+            words = in_convention(other, scope, case["resource"])
+            assert enrich(other, AT, BOOK, scope, case["resource"]) == enrich(words, AT, BOOK)
