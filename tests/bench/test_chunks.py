@@ -100,9 +100,9 @@ chunk = GenerateContentResponse.model_validate({
 @pytest.mark.parametrize(
     ("chunk", "asked", "statement", "most"),
     [
-        pytest.param(OPENAI_CHAT, False, "next(chunks)", 4_800, id="openai chat"),
-        pytest.param(OPENAI_CHAT, True, "next(chunks)", 6_000, id="openai chat, asked for its usage by us"),
-        pytest.param(OPENAI_CHAT, False, "run(anext(async_chunks))", 10_500, id="openai chat, asynchronous"),
+        pytest.param(OPENAI_CHAT, False, "next(chunks)", 3_000, id="openai chat"),
+        pytest.param(OPENAI_CHAT, True, "next(chunks)", 4_300, id="openai chat, asked for its usage by us"),
+        pytest.param(OPENAI_CHAT, False, "run(anext(async_chunks))", 8_800, id="openai chat, asynchronous"),
         pytest.param(OPENAI_RESPONSES, False, "next(chunks)", 3_000, id="openai responses"),
         pytest.param(ANTHROPIC, False, "next(chunks)", 3_900, id="anthropic"),
         pytest.param(GOOGLE, False, "next(chunks)", 5_300, id="google"),

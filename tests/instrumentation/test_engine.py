@@ -209,6 +209,16 @@ def test_openai_is_asked_for_the_usage_and_the_extra_chunk_is_hidden(bench: Benc
     assert attributes(bench.span())["gen_ai.usage.input_tokens"] == 12
 
 
+def test_a_raw_stream_is_not_asked_for_what_could_not_be_hidden(bench: Bench) -> None:
+    bench.server.answer = Answer(events=chunks("Hi", " there"))
+
+    raw = bench.openai_client().chat.completions.with_raw_response.create(model="gpt-4.1", messages=ASK, stream=True)
+
+    assert len(list(raw.parse())) == 3
+    assert "stream_options" not in bench.server.requests[0]
+    assert attributes(bench.span())["costspan.usage.estimated"] is True
+
+
 def test_every_chunk_is_read_whatever_it_holds_beside_its_text(bench: Bench) -> None:
     head, last = chunks("Hel")
     no_delta = {**head, "choices": [{"index": 0, "finish_reason": None, "content_filter_offsets": {"start_offset": 0}}]}

@@ -8,6 +8,7 @@ from costspan_instrumentation import semconv
 from costspan_instrumentation.hosts import provider_of
 from costspan_instrumentation.provider import Attributes, Endpoint, Provider, Seen, get, given, known
 from costspan_instrumentation.providers import compatible
+from costspan_instrumentation.providers.openai.requests import wants_raw
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,9 +47,7 @@ def _chunk(chunk: Any, seen: Seen) -> bool:
 def _ask(arguments: Mapping[str, Any], host: str, _: Any) -> Mapping[str, Any] | None:
     options = arguments.get("stream_options")
     options = options if isinstance(options, dict) else {}
-    # From a raw response, the chunk that this causes could not be hidden.
-    raw = "X-Stainless-Raw-Response" in (arguments.get("extra_headers") or ())
-    if raw or options.get("include_usage") or provider_of(host) != "writer":
+    if wants_raw(arguments) or options.get("include_usage") or provider_of(host) != "writer":
         return None
     return {"stream_options": {**options, "include_usage": True}}
 

@@ -78,13 +78,18 @@ def ask(kwargs: Mapping[str, Any], host: str, instance: Any) -> Mapping[str, Any
     options = kwargs.get("stream_options")
     options = options if isinstance(options, dict) else {}
     provider = provider_of(host)
-    if options.get("include_usage") or provider not in _TELLS_WHEN_ASKED:
+    if options.get("include_usage") or provider not in _TELLS_WHEN_ASKED or wants_raw(kwargs):
         return None
     if provider == "azure.ai.openai":
         version = getattr(instance._client, "_api_version", None)
         if isinstance(version, str) and version[:1].isdigit() and version < _AZURE_SINCE:
             return None
     return {"stream_options": {**options, "include_usage": True}}
+
+
+def wants_raw(kwargs: Mapping[str, Any]) -> bool:
+    """Whether an SDK made by Stainless is asked for the raw response: of its stream no chunk can be hidden."""
+    return "X-Stainless-Raw-Response" in (kwargs.get("extra_headers") or ())
 
 
 def hides(chunk: Any, told: Mapping[str, Any]) -> bool:
