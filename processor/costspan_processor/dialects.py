@@ -161,10 +161,12 @@ class Dialect(NamedTuple):
     """Attributes whose counts are billed on top -> the count they belong to."""
     encoded: bool = False
     """Whether every attribute is JSON."""
-    lost: Mapping[str, str] = {}
-    """Provider (* is all) -> what its spans leave out though the price depends on it: such a call is an estimate.
+    lost: Mapping[str, tuple[str, ...]] = {}
+    """Provider (* is any other) -> what its spans leave out though the price depends on it: such a call is an estimate.
 
-    `TTL` and `CACHE` are lost only where a span does not say it, anything else always."""
+    `TTL`, `CACHE` and `TOOLS` are lost only where a span does not say it, anything else always."""
+    shown: tuple[str, ...] = ()
+    """Beginnings of the attributes that hold the tools which a call was offered, as JSON."""
     cost: tuple[str, ...] = ()
     """Attributes with the library's own figure of the cost, taken where its spans leave out what ours depends on."""
     services: tuple[str, ...] = ()
@@ -177,8 +179,15 @@ TTL: Final = "how long a cache write lives"
 """Lost where something was written and its lifetime is not on the span."""
 CACHE: Final = "what was read from the cache"
 """Lost where the span says nothing of cache reads."""
-CACHE_AND_TTL: Final = f"{CACHE}, and {TTL}"
+TOOLS: Final = "what the provider's own tools were used for"
+"""Lost where a call may have been offered some (web search and the like), which are billed beside the tokens."""
 _TIER: Final = "the service tier"
+_GATEWAYS: Final = {
+    "perplexity": ("the fee of a request",),
+    "openrouter": ("what the provider itself says that it costs",),
+    "mistralai": (CACHE, TOOLS),
+    "xai": (TOOLS,),
+}
 _USAGE_OF_ANTHROPIC: Final = {
     "cache_creation.ephemeral_5m_input_tokens": CACHE_WRITE_5M,
     "cache_creation.ephemeral_1h_input_tokens": CACHE_WRITE_1H,
@@ -187,6 +196,7 @@ _USAGE_OF_ANTHROPIC: Final = {
 }
 
 _PARAMETERS: Final = {"llm.invocation_parameters": {"service_tier": "openai.request.service_tier"}}
+_OFFERED: Final = ("llm.tools.", "llm.invocation_parameters")
 _OPENINFERENCE_KINDS: Final = (
     "openinference.span.kind",
     {"LLM": "chat", "EMBEDDING": "embeddings", "RERANKER": "rerank", "AGENT": "invoke_agent"},
@@ -227,8 +237,9 @@ DIALECTS: Final = (
         "OpenTelemetry, Bedrock",
         ("opentelemetry.instrumentation.genai.bedrock*", "opentelemetry.instrumentation.botocore.bedrock-runtime*"),
         outside=ALL,
+        lost={"*": (CACHE,)},
     ),
-    Dialect("OpenTelemetry, OpenAI v2", ("opentelemetry.instrumentation.openai_v2*",), lost={"*": CACHE}),
+    Dialect("OpenTelemetry, OpenAI v2", ("opentelemetry.instrumentation.openai_v2*",), lost={"*": (CACHE,)}),
     Dialect(
         "OpenTelemetry",
         (
@@ -236,11 +247,12 @@ DIALECTS: Final = (
             "opentelemetry.instrumentation.google_genai*",
             "opentelemetry.util.genai*",
         ),
-        lost={"anthropic": TTL},
+        lost={"anthropic": (TTL, TOOLS), "*": (TOOLS,)},
     ),
     Dialect(
         "Anthropic SDK",
         ("com.anthropic.sdk.*",),
+        lost={"*": (TOOLS,)},
         beside={"anthropic.usage.compaction.input_tokens": INPUT, "anthropic.usage.compaction.output_tokens": OUTPUT},
     ),
     Dialect(
@@ -248,14 +260,14 @@ DIALECTS: Final = (
         ("opentelemetry.instrumentation.bedrock",),
         outside=ALL,
         kinds=_REQUEST_TYPE,
-        lost={"*": "the region that a model is called in"},
+        lost={"*": ("the region that a model is called in",)},
     ),
     Dialect(
         "OpenLLMetry, LlamaIndex",
         ("opentelemetry.instrumentation.llamaindex*",),
         outside=frozenset({"anthropic"}),
         kinds=_REQUEST_TYPE,
-        lost={"anthropic": TTL},
+        lost={"anthropic": (TTL,)},
     ),
     Dialect(
         "OpenLLMetry, Google",
@@ -267,7 +279,7 @@ DIALECTS: Final = (
         "OpenLLMetry, LangChain",
         ("opentelemetry.instrumentation.langchain",),
         kinds=_REQUEST_TYPE,
-        lost={"*": CACHE, "anthropic": "what was written to the cache"},
+        lost={"*": (CACHE,), "anthropic": ("what was written to the cache",)},
     ),
     Dialect(
         "OpenLLMetry",
@@ -298,21 +310,21 @@ DIALECTS: Final = (
             "traceloop.*",
         ),
         kinds=_REQUEST_TYPE,
-        lost={"anthropic": TTL, "aws.bedrock": TTL},
+        lost={"anthropic": (TTL,), "aws.bedrock": (TTL,)},
     ),
     Dialect(
         "OpenInference, Claude Agent SDK",
         ("openinference.instrumentation.claude_agent_sdk",),
         outside=frozenset({"anthropic"}),
         kinds=_OPENINFERENCE_KINDS,
-        lost={"*": TTL},
+        lost={"*": (TTL,)},
     ),
     Dialect(
         "OpenInference, LlamaIndex",
         ("openinference.instrumentation.llama_index",),
         kinds=_OPENINFERENCE_KINDS,
         inside=_PARAMETERS,
-        lost={"anthropic": TTL},
+        lost={"anthropic": (TTL,)},
         guess=True,
     ),
     Dialect(
@@ -320,35 +332,43 @@ DIALECTS: Final = (
         ("openinference.instrumentation.openai_agents",),
         kinds=_OPENINFERENCE_KINDS,
         inside=_PARAMETERS,
-        lost={"*": CACHE},
+        lost={"*": (CACHE,)},
     ),
     Dialect(
         "OpenInference, Bedrock",
         ("openinference.instrumentation.bedrock",),
         kinds=_OPENINFERENCE_KINDS,
-        lost={"*": TTL},
+        lost={"*": (TTL,)},
         guess=True,
+    ),
+    Dialect(
+        "OpenInference, Google",
+        ("openinference.instrumentation.google_genai",),
+        kinds=_OPENINFERENCE_KINDS,
+        inside=_PARAMETERS,
+        lost={"*": (TOOLS,)},
     ),
     Dialect(
         "OpenInference",
         ("openinference.*",),
         kinds=_OPENINFERENCE_KINDS,
         inside=_PARAMETERS,
-        lost={"anthropic": TTL},
+        lost={"anthropic": (TTL, TOOLS), "*": (TOOLS,), **_GATEWAYS},
+        shown=_OFFERED,
     ),
     Dialect(
         "Logfire",
         ("logfire.*",),
         inside={"gen_ai.usage.raw": _USAGE_OF_ANTHROPIC},
-        lost={"openai": _TIER},
+        lost={"openai": (_TIER,)},
     ),
-    Dialect("Pydantic AI", ("pydantic-ai*", "pydantic_ai*"), lost={"anthropic": TTL}),
+    Dialect("Pydantic AI", ("pydantic-ai*", "pydantic_ai*"), lost={"anthropic": (TTL,)}),
     Dialect(
         "OpenLIT",
         ("openlit*",),
         outside=frozenset({"anthropic", "aws.bedrock"}),
         thoughts=_GOOGLE,
-        lost={"anthropic": TTL, "aws.bedrock": TTL},
+        lost={"anthropic": (TTL,), "aws.bedrock": (TTL,)},
     ),
     Dialect(
         "Vercel AI SDK 6",
@@ -360,7 +380,7 @@ DIALECTS: Final = (
         ),
         kinds=_VERCEL_KINDS,
         inside={"ai.response.providerMetadata": _VERCEL_METADATA},
-        lost={"anthropic": TTL},
+        lost={"anthropic": (TTL,)},
     ),
     Dialect(
         "Vercel AI SDK 4 and 5",
@@ -368,9 +388,9 @@ DIALECTS: Final = (
         outside=frozenset({"anthropic"}),
         kinds=_VERCEL_KINDS,
         inside={"ai.response.providerMetadata": _VERCEL_METADATA},
-        lost={"anthropic": TTL},
+        lost={"anthropic": (TTL,)},
     ),
-    Dialect("Vercel AI SDK 7", ("gen_ai",), lost={"anthropic": TTL}),
+    Dialect("Vercel AI SDK 7", ("gen_ai",), lost={"anthropic": (TTL,)}),
     Dialect(
         "LangSmith",
         ("langsmith*",),
@@ -423,7 +443,7 @@ DIALECTS: Final = (
             },
             "langfuse.observation.model.parameters": {"service_tier": "openai.request.service_tier"},
         },
-        lost={"anthropic": TTL},
+        lost={"anthropic": (TTL,)},
     ),
     Dialect(
         "MLflow",
@@ -431,7 +451,7 @@ DIALECTS: Final = (
         encoded=True,
         thoughts=_GOOGLE,
         keys={"service_tier": "openai.request.service_tier"},
-        lost={"*": TTL},
+        lost={"*": (TTL,)},
         kinds=(
             "mlflow.spanType",
             {
@@ -454,8 +474,8 @@ DIALECTS: Final = (
         },
     ),
     Dialect("Google ADK", ("gcp.vertex.agent*",)),
-    Dialect("Semantic Kernel", ("semantic_kernel*",), lost={"*": CACHE}),
-    Dialect("Strands", ("strands*",), guess=True, lost={"anthropic": TTL, "aws.bedrock": TTL}),
+    Dialect("Semantic Kernel", ("semantic_kernel*",), lost={"*": (CACHE,)}),
+    Dialect("Strands", ("strands*",), guess=True, lost={"anthropic": (TTL,), "aws.bedrock": (TTL,)}),
     Dialect(
         "Claude Code",
         ("com.anthropic.claude_code*",),
@@ -470,7 +490,7 @@ DIALECTS: Final = (
             "cache_read_tokens": CACHE_READ,
             "cache_creation_tokens": CACHE_WRITE,
         },
-        lost={"*": TTL},
+        lost={"*": (TTL,)},
     ),
     Dialect(
         "Codex CLI",
@@ -499,7 +519,7 @@ DIALECTS: Final = (
             "thoughts_token_count": REASONING,
             "total_token_count": TOTAL,
         },
-        lost={"*": "what was read from the cache, and thoughts"},
+        lost={"*": ("what was read from the cache, and thoughts",)},
     ),
     Dialect(
         "LiteLLM",
@@ -514,7 +534,7 @@ DIALECTS: Final = (
                 "completion_tokens_details.reasoning_tokens": REASONING,
             }
         },
-        lost={"*": CACHE, "anthropic": CACHE_AND_TTL, "openai": _TIER},
+        lost={"*": (CACHE,), "anthropic": (CACHE, TTL), "openai": (_TIER,)},
         cost=("litellm.cost.total", "gen_ai.cost.total_cost"),
     ),
     Dialect(
@@ -534,24 +554,24 @@ DIALECTS: Final = (
             "_ml_obs.metrics.ephemeral_1h_input_tokens": CACHE_WRITE_1H,
             "_ml_obs.metrics.reasoning_output_tokens": REASONING,
         },
-        lost={"anthropic": TTL},
+        lost={"anthropic": (TTL,)},
     ),
-    Dialect("Sentry", ("sentry*",), signs=("gen_ai.usage.input_tokens.cached",), lost={"anthropic": TTL}),
-    Dialect("AgentOps", ("agentops*",), guess=True, lost={"anthropic": TTL}),
+    Dialect("Sentry", ("sentry*",), signs=("gen_ai.usage.input_tokens.cached",), lost={"anthropic": (TTL,)}),
+    Dialect("AgentOps", ("agentops*",), guess=True, lost={"anthropic": (TTL,)}),
     Dialect(
         "Laminar",
         ("lmnr*",),
         signs=("lmnr.span.type",),
         guess=True,
         kinds=("lmnr.span.type", {"LLM": "chat"}),
-        lost={"anthropic": TTL},
+        lost={"anthropic": (TTL,)},
     ),
     Dialect(
         "VoltAgent",
         ("voltagent*",),
         signs=("usage.prompt_tokens",),
         kinds=("span.type", {"llm": "chat", "agent": "invoke_agent"}),
-        lost={"*": CACHE},
+        lost={"*": (CACHE,)},
         guess=True,
     ),
 )

@@ -34,7 +34,6 @@ from costspan_processor.conventions import (
 from costspan_processor.dialects import (
     ALL,
     CACHE,
-    CACHE_AND_TTL,
     CACHE_READ,
     CACHE_WRITE,
     CACHE_WRITE_1H,
@@ -47,6 +46,7 @@ from costspan_processor.dialects import (
     SPELLINGS,
     SPOKEN,
     SYSTEM,
+    TOOLS,
     TOTAL,
     TTL,
     UNCACHED,
@@ -56,7 +56,7 @@ from costspan_processor.dialects import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_CONVENTIONS: Final = Dialect("conventions", (), guess=True, lost={"anthropic": TTL})
+_CONVENTIONS: Final = Dialect("conventions", (), guess=True, lost={"anthropic": (TTL,)})
 """Of a library that nobody has described: the conventions, unless the counts say otherwise."""
 
 _MARKS: Final = frozenset(
@@ -91,6 +91,22 @@ _KEPT: Final = frozenset({*KIND, *FIELDS, *OLDER, RESPONSE_ID, MAX_TOKENS, TOTAL
 _PLAIN: Final = frozenset({INPUT, OUTPUT, CACHE_READ, REASONING, CACHE_WRITE, TOTAL, RESPONSE_ID, MAX_TOKENS})
 """What the spans of a call of text alone may say beside its names."""
 
+_API: Final = "openai.api.type"
+_WITHOUT_TOOLS: Final = frozenset({"chat_completions", "completions"})
+"""APIs of OpenAI that offer no tools of its own."""
+_WITH_TOOLS: Final = frozenset({None, "chat", "generate_content"})
+_OFFERED: Final = re.compile(
+    r'"type": ?"(?:web_|x_|file_|browser_|collections_)search|"type": ?"(?:code_|image_generation|advisor|compact|mcp)'
+    r'|"(?:google_?search|google_?maps|enterprise_?web_?search|web_search_options|search_parameters|plugins)\w*": ?'
+    r"(?!null)",
+    re.IGNORECASE,
+)
+"""A tool of the provider's own among those that a call is offered, as JSON."""
+_SIGNS_OF_TOOLS: Final = (
+    "search", "Search", "aps\"", '"code_', '"image_gen', '"advisor', '"compact', '"mcp', '"plugins',
+)  # fmt: skip
+"""One of these is there where `_OFFERED` finds something, and costs less to look for."""
+
 _TRANSLATIONS_AT_MOST = 1024
 _LITERAL_AT_MOST = 10_000
 
@@ -102,8 +118,8 @@ class _Translation:
     """
 
     __slots__ = (
-        "beside", "cached", "counts", "dialect", "encoded", "inside", "known", "moves", "names", "plain", "reasoning",
-        "received", "sent", "settles", "sums", "written",
+        "beside", "cached", "costs", "counts", "dialect", "encoded", "inside", "known", "moves", "names", "plain",
+        "reasoning", "reasons", "received", "sent", "settles", "shown", "sums", "total", "written",
     )  # fmt: skip
 
     def __init__(self, dialect: Dialect, shape: tuple[str, ...]) -> None:
@@ -117,10 +133,13 @@ class _Translation:
         moves.update((key, target) for key, target in dialect.keys.items() if key in present)
         self.moves = {key: target for key, target in moves.items() if target in _NAMES}
         # Only where counts decide are totals looked at.
-        unread = _NAMES if dialect.guess or dialect.thoughts else _NAMES | {TOTAL}
+        self.reasons = {REASONING, TOTAL} <= set(moves.values())
+        unread = _NAMES if dialect.guess or dialect.thoughts or self.reasons else _NAMES | {TOTAL}
         self.counts = tuple((key, target) for key, target in moves.items() if target not in unread)
         kind = dialect.kinds[:1] if dialect.kinds is not None and dialect.kinds[0] in present else ()
-        self.names = getter(tuple(dict.fromkeys((*self.moves, *kind))))
+        api = (_API,) if _API in present else ()
+        self.names = getter(tuple(dict.fromkeys((*self.moves, *kind, *api))))
+        self.shown = tuple(key for key in shape if key.startswith(dialect.shown)) if dialect.shown else ()
         self.known: dict[tuple[Any, ...], _Known] = {}
         self.inside = tuple(
             (key, paths, tuple(path.rpartition(".")[2] for path in paths))
@@ -130,7 +149,7 @@ class _Translation:
         self.beside = tuple((key, target) for key, target in dialect.beside.items() if key in present)
         targets = {*moves.values(), *(target for _, paths, _ in self.inside for target in paths.values())}
         cached = bool(targets & {CACHE_READ, CACHE_WRITE, CACHE_WRITE_5M, CACHE_WRITE_1H, UNCACHED, SPOKEN})
-        self.settles = bool(cached or dialect.thoughts or dialect.lost)
+        self.settles = bool(cached or dialect.thoughts or dialect.lost or self.reasons)
         self.sums = bool(targets & {UNCACHED, SPOKEN})
         keys = {target: key for key, target in self.counts}
         self.plain = (
@@ -140,8 +159,10 @@ class _Translation:
             and not self.encoded
             and not self.sums
         )
+        self.costs = not present.isdisjoint(dialect.cost)
         self.sent, self.received = keys.get(INPUT, ""), keys.get(OUTPUT, "")
-        self.cached, self.reasoning, self.written = (keys.get(key, "") for key in (CACHE_READ, REASONING, CACHE_WRITE))
+        self.cached, self.written = keys.get(CACHE_READ, ""), keys.get(CACHE_WRITE, "")
+        self.reasoning, self.total = keys.get(REASONING, ""), keys.get(TOTAL, "")
 
     def plain_counts(self, attributes: Mapping[str, Any]) -> tuple[Kind, int, int, int, int] | None:
         """What `conventions.plain_counts` would find in the translated span, without translating it."""
@@ -159,6 +180,8 @@ class _Translation:
             for ending in endings:
                 if ending in holder:
                     return None
+        if known.offers and self._offers(attributes):
+            return None
         get = attributes.get
         sent, received = attributes[self.sent], attributes[self.received]
         cached, reasoning = get(self.cached, 0), get(self.reasoning, 0)
@@ -170,6 +193,7 @@ class _Translation:
             and get(self.written, 0) == 0
             and cached >= 0
             and 0 <= reasoning <= received
+            and not (reasoning and get(self.total) == sent + received + reasoning)
         ):
             if known.outside:
                 sent += cached
@@ -181,9 +205,10 @@ class _Translation:
         """The span in the conventions' words."""
         names = self.names(attributes)
         try:
-            named, habits, _, _ = self.known[names]
+            known = self.known[names]
         except (KeyError, TypeError):
-            named, habits, _, _ = self._named(attributes, names)
+            known = self._named(attributes, names)
+        named, habits = known.said, known.habits
         said = named.copy()
         if self.encoded:
             attributes = {key: _decoded(attributes[key]) for key in attributes}
@@ -198,7 +223,7 @@ class _Translation:
                     break
         for key, target in self.beside:
             said[target] = _sum(said.get(target), attributes[key])
-        if habits is not None and not _settle(said, habits):
+        if habits is not None and (not _settle(said, habits) or (known.offers and self._offers(attributes))):
             said[ESTIMATED] = True
             if (cost := next((attributes[key] for key in self.dialect.cost if key in attributes), None)) is not None:
                 said[REPORTED_COST] = cost
@@ -222,23 +247,44 @@ class _Translation:
         if OPERATION in said:
             said[OPERATION] = OPERATIONS.get(said[OPERATION], said[OPERATION])
         _name_provider(said)
-        habits = _habits(dialect, str(said.get(PROVIDER))) if self.settles else None
-        if habits is not None and not any(habits) and not self.sums:
-            habits = None
-        plain = self.plain and GUESSED not in said and (habits is None or self._is_plain(habits))
-        kind = Kind(said) if plain else None
-        known = _Known(said, habits, kind if kind is None or kind.billed else None, bool(habits and habits.outside))
+        habits = None
+        offers = False
+        if self.settles:
+            lost = dialect.lost.get(str(said.get(PROVIDER)), dialect.lost.get("*", ()))
+            tools = TOOLS in lost and said.get(OPERATION) in _WITH_TOOLS and attributes.get(_API) not in _WITHOUT_TOOLS
+            offers = tools and bool(dialect.shown)
+            habits = _habits(dialect, str(said.get(PROVIDER)), lost, tools and not offers)
+            if not any(habits) and not self.sums and not self.reasons and not offers:
+                habits = None
+        known = _Known(said, habits, self._plain_kind(said, habits), bool(habits and habits.outside), offers)
         if len(self.known) >= _TRANSLATIONS_AT_MOST:
             self.known.clear()
         with suppress(TypeError):  # a list where a name belongs
             self.known[names] = known
         return known
 
-    def _is_plain(self, habits: _Habits) -> bool:
-        """Whether the counts alone, with the cached tokens in the input or beside it, are what was used."""
-        if habits.thoughts or habits.loses_more or (habits.loses_reads and not self.cached):
-            return False
-        return habits.outside or not habits.guess or not (self.cached or self.written)
+    def _plain_kind(self, said: Mapping[str, Any], habits: _Habits | None) -> Kind | None:
+        """The kind of call, where the counts alone are all that was used: the cached tokens in the input or beside."""
+        if not self.plain or GUESSED in said:
+            return None
+        if habits is not None:
+            if habits.thoughts or (habits.guess and not habits.outside and (self.cached or self.written)):
+                return None
+            if habits.loses_more or (habits.loses_reads and not self.cached):
+                if self.costs:
+                    return None
+                said = {**said, ESTIMATED: True}
+        kind = Kind(said)
+        return kind if kind.billed else None
+
+    def _offers(self, attributes: Mapping[str, Any]) -> bool:
+        """Whether a call was offered tools of the provider's own."""
+        for key in self.shown:
+            told = str(attributes[key])
+            for word in _SIGNS_OF_TOOLS:
+                if word in told and _OFFERED.search(told):
+                    return True
+        return False
 
 
 class _Known(NamedTuple):
@@ -249,6 +295,8 @@ class _Known(NamedTuple):
     kind: Kind | None
     """None where a span may say more than the counts of text."""
     outside: bool
+    offers: bool
+    """Whether it must be looked up in each span which tools the call was offered."""
 
 
 class _Habits(NamedTuple):
@@ -262,15 +310,14 @@ class _Habits(NamedTuple):
     loses_more: bool
 
 
-def _habits(dialect: Dialect, provider: str) -> _Habits:
-    lost = dialect.lost.get(provider, dialect.lost.get("*"))
+def _habits(dialect: Dialect, provider: str, lost: tuple[str, ...], loses_tools: bool) -> _Habits:
     return _Habits(
         _holds(dialect.outside, provider),
         dialect.guess,
         _holds(dialect.thoughts, provider),
-        lost in {TTL, CACHE_AND_TTL},
-        lost in {CACHE, CACHE_AND_TTL},
-        lost not in {None, TTL, CACHE, CACHE_AND_TTL},
+        TTL in lost,
+        CACHE in lost,
+        loses_tools or not {TTL, CACHE, TOOLS}.issuperset(lost),
     )
 
 
@@ -294,12 +341,14 @@ def _settle(said: dict[str, Any], habits: _Habits) -> bool:
             said[GUESSED] = True
     if SPOKEN in said:
         said[OUTPUT] = _sum(said.pop(SPOKEN), said.get(REASONING))
-    elif thoughts:
+    else:
         # One that is no count stays where it is, to be refused by name.
-        reasoning = _count(said.get(REASONING))
-        if REASONING not in said and (total := _count(said.get(TOTAL))) is not None:
-            reasoning = total - (_count(said.get(INPUT)) or 0) - (_count(said.get(OUTPUT)) or 0)
-        if reasoning and reasoning > 0:
+        reasoning, beside = _count(said.get(REASONING)), None
+        if (total := _count(said.get(TOTAL))) is not None:
+            beside = total - (_count(said.get(INPUT)) or 0) - (_count(said.get(OUTPUT)) or 0)
+        if thoughts and REASONING not in said:
+            reasoning = beside
+        if reasoning and reasoning > 0 and (thoughts or reasoning == beside):
             said[REASONING] = reasoning
             said[OUTPUT] = _sum(said.get(OUTPUT), reasoning)
     if loses_lifetimes and write and not split:
@@ -332,6 +381,8 @@ def _name_provider(said: dict[str, Any]) -> None:
                 said[key] = f"{maker}.{model}"
             elif re.match(rf"(?:\w+\.)?{re.escape(provider)}\.", model):
                 said[PROVIDER] = "aws.bedrock"
+        if provider == "openai" and "/" in str(said.get(REQUEST_MODEL, "")):
+            said[GUESSED] = True  # no model of OpenAI's own is named so: a gateway's, whose prices are its own
         return
     model = said.get(RESPONSE_MODEL, said.get(REQUEST_MODEL))
     if not isinstance(model, str):

@@ -57,7 +57,7 @@ def unasked(): raise AssertionError("nobody needs the prompt's length without a 
     ("statement", "most"),
     [
         ("enrich(CHAT, AT, book)", 20_000),
-        ("enrich(FOREIGN, AT, book, scope='openinference.instrumentation.openai')", 25_000),
+        ("enrich(FOREIGN, AT, book, scope='openinference.instrumentation.openai')", 30_000),
         ("enrich(MESSAGES, AT, book, scope='openlit.otel.tracing')", 25_000),
         ("observer.before(CHAT, unasked)", 3_500),
         # A span that is no call: both hooks together, and the loop around them (200).

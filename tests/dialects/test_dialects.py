@@ -107,3 +107,59 @@ def test_a_span_costs_the_same_when_its_like_has_been_seen_before(case: dict[str
             other = {**told, key: odd}
             words = in_convention(other, scope, case["resource"])
             assert enrich(other, AT, BOOK, scope, case["resource"]) == enrich(words, AT, BOOK)
+
+
+ASKED = {
+    "openinference.span.kind": "LLM",
+    "llm.provider": "openai",
+    "llm.model_name": "gpt-4.1-2025-04-14",
+    "llm.token_count.prompt": 1000,
+    "llm.token_count.completion": 200,
+    "llm.token_count.total": 1200,
+}
+OPENINFERENCE = "openinference.instrumentation.openai"
+OFFICIAL = "opentelemetry.instrumentation.genai."
+ANSWERED = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.provider.name": "openai",
+    "gen_ai.request.model": "gpt-4.1",
+    "gen_ai.usage.input_tokens": 1000,
+    "gen_ai.usage.output_tokens": 200,
+}
+SONNET = {"gen_ai.provider.name": "anthropic", "gen_ai.request.model": "claude-sonnet-4-5"}
+SEARCHES = {"llm.tools.0.tool.json_schema": '{"type":"web_search","search_context_size":null}'}
+GROUNDS = {"llm.tools.0.tool.json_schema": '{"google_search": {}}'}
+FUNCTION = {"llm.tools.0.tool.json_schema": '{"type":"function","function":{"name":"web_search"}}'}
+
+
+@pytest.mark.parametrize(
+    ("scope", "told", "status"),
+    [
+        pytest.param(OPENINFERENCE, ASKED, "priced", id="no tools were offered"),
+        pytest.param(OPENINFERENCE, ASKED | FUNCTION, "priced", id="the application's own tool"),
+        pytest.param(OPENINFERENCE, ASKED | SEARCHES, "estimated", id="the provider's tool"),
+        pytest.param(OPENINFERENCE, ASKED | GROUNDS, "estimated", id="another provider's tool"),
+        pytest.param(f"{OFFICIAL}openai", ANSWERED | {"openai.api.type": "chat_completions"}, "priced", id="no tools"),
+        pytest.param(f"{OFFICIAL}openai", ANSWERED | {"openai.api.type": "responses"}, "estimated", id="not shown"),
+        pytest.param(f"{OFFICIAL}anthropic", ANSWERED | SONNET, "estimated", id="not shown either"),
+        pytest.param("com.anthropic.sdk.python", ANSWERED | SONNET, "estimated", id="nor by the SDK itself"),
+    ],
+)
+def test_tools_of_the_providers_own_that_nobody_tells_of_make_an_estimate(scope: str, told: Any, status: str) -> None:
+    for _ in range(2):
+        assert enrich(told, AT, BOOK, scope)["costspan.cost.status"] == status
+
+
+def test_reasoning_that_only_the_total_has_room_for_is_beside_the_output() -> None:
+    grok = {"llm.provider": "xai", "llm.model_name": "grok-3-mini", "llm.token_count.prompt": 12}
+    thought = {"llm.token_count.completion": 1, "llm.token_count.completion_details.reasoning": 228}
+    beside = in_convention({**ASKED, **grok, **thought, "llm.token_count.total": 241}, OPENINFERENCE)
+    inside = in_convention({**ASKED, **grok, **thought, "llm.token_count.total": 13}, OPENINFERENCE)
+    assert (beside["gen_ai.usage.output_tokens"], inside["gen_ai.usage.output_tokens"]) == (229, 1)
+
+
+def test_a_model_that_bears_its_makers_name_is_not_openais_own() -> None:
+    told = {key: value for key, value in ASKED.items() if key != "llm.provider"} | {"llm.system": "openai"}
+    gateway = enrich({**told, "llm.model_name": "openai/gpt-4.1"}, AT, BOOK, OPENINFERENCE)
+    assert gateway.get("costspan.usage.guessed")
+    assert "costspan.usage.guessed" not in enrich(told, AT, BOOK, OPENINFERENCE)

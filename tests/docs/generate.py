@@ -400,7 +400,7 @@ def _dialects() -> str:
             notes.append(f"reasoning beside the output: {whose(dialect.thoughts)}")
         if dialect.guess:
             notes.append("the counts decide")
-        lost = [f"{text} ({whose([provider])})" for provider, text in dialect.lost.items()]
+        lost = [f"{', '.join(texts)} ({whose([provider])})" for provider, texts in dialect.lost.items()]
         known = [_names(dialect.scopes)] if dialect.scopes else []
         known += [f"services {_names(dialect.services)}"] if dialect.services else []
         known += [f"spans with {_names(dialect.signs)}"] if dialect.signs else []
