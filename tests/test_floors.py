@@ -28,6 +28,14 @@ def test_a_provider_is_a_table_and_readers_and_the_engine_knows_none() -> None:
     assert [name for name in _imports(floor / "engine.py") if "providers" in name] == []
 
 
+def test_both_floors_know_the_same_hosts() -> None:
+    ours, theirs = (
+        (ROOT / floor / f"costspan_{floor}" / "hosts.py").read_text(encoding="utf-8")
+        for floor in ("instrumentation", "processor")
+    )
+    assert ours == theirs, "instrumentation/ and processor/ each have a hosts.py: change both (decision 0005)"
+
+
 def test_importing_costspan_imports_no_provider_sdk_and_no_optional_part() -> None:
     heavy = ["openai", "anthropic", "google.genai", "redis", "grpc", "typer", "rich", "prometheus_client"]
     code = f"import sys, costspan; print([name for name in {heavy!r} if name in sys.modules])"

@@ -185,9 +185,8 @@ _TIER: Final = "the service tier"
 _GATEWAYS: Final = {
     "perplexity": ("the fee of a request",),
     "openrouter": ("what the provider itself says that it costs",),
-    "mistralai": (CACHE, TOOLS),
-    "xai": (TOOLS,),
 }
+"""Lost by all who read the tokens alone."""
 _USAGE_OF_ANTHROPIC: Final = {
     "cache_creation.ephemeral_5m_input_tokens": CACHE_WRITE_5M,
     "cache_creation.ephemeral_1h_input_tokens": CACHE_WRITE_1H,
@@ -247,7 +246,7 @@ DIALECTS: Final = (
             "opentelemetry.instrumentation.google_genai*",
             "opentelemetry.util.genai*",
         ),
-        lost={"anthropic": (TTL, TOOLS), "*": (TOOLS,)},
+        lost={"anthropic": (TTL, TOOLS), "*": (TOOLS,), **_GATEWAYS},
     ),
     Dialect(
         "Anthropic SDK",
@@ -353,7 +352,7 @@ DIALECTS: Final = (
         ("openinference.*",),
         kinds=_OPENINFERENCE_KINDS,
         inside=_PARAMETERS,
-        lost={"anthropic": (TTL, TOOLS), "*": (TOOLS,), **_GATEWAYS},
+        lost={"anthropic": (TTL, TOOLS), "mistralai": (CACHE, TOOLS), "*": (TOOLS,), **_GATEWAYS},
         shown=_OFFERED,
     ),
     Dialect(

@@ -26,6 +26,7 @@ from costspan_processor.conventions import (
     REQUEST_MODEL,
     RESPONSE_ID,
     RESPONSE_MODEL,
+    SERVER_ADDRESS,
     STATUS,
     Kind,
     getter,
@@ -52,6 +53,7 @@ from costspan_processor.dialects import (
     UNCACHED,
     Dialect,
 )  # fmt: skip
+from costspan_processor.hosts import provider_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -364,8 +366,11 @@ def _from_inside(holder: Any, paths: Mapping[str, str], said: dict[str, Any]) ->
 
 
 def _name_provider(said: dict[str, Any]) -> None:
-    """Give a call its provider, from the model's name where a framework stands in its place."""
+    """Give a call its provider: from its host, or from the model's name where a framework stands in its place."""
     provider = said.get(PROVIDER)
+    # An SDK of OpenAI's talks to many hosts, and some libraries name the SDK.
+    if provider == "openai" and isinstance(host := said.get(SERVER_ADDRESS), str):
+        said[PROVIDER] = provider = provider_of(host) or provider
     if isinstance(provider, str) and provider.lower() not in _NOT_PROVIDERS:
         provider = provider.removesuffix("_llm")  # LlamaIndex
         # openai.chat, anthropic.messages, google.generative-ai: the Vercel AI SDK tells the endpoint too.

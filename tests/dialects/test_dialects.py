@@ -163,3 +163,17 @@ def test_a_model_that_bears_its_makers_name_is_not_openais_own() -> None:
     gateway = enrich({**told, "llm.model_name": "openai/gpt-4.1"}, AT, BOOK, OPENINFERENCE)
     assert gateway.get("costspan.usage.guessed")
     assert "costspan.usage.guessed" not in enrich(told, AT, BOOK, OPENINFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("host", "provider"),
+    [
+        ("api.openai.com", "openai"),
+        ("api.deepseek.com", "deepseek"),
+        ("acme.openai.azure.com", "azure.ai.openai"),
+        ("localhost", "openai"),
+    ],
+)
+def test_the_host_tells_whose_model_an_openai_client_has_called(host: str, provider: str) -> None:
+    told = in_convention(ANSWERED | {"server.address": host}, f"{OFFICIAL}openai")
+    assert told["gen_ai.provider.name"] == provider
