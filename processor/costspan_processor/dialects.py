@@ -196,6 +196,7 @@ _USAGE_OF_ANTHROPIC: Final = {
 
 _PARAMETERS: Final = {"llm.invocation_parameters": {"service_tier": "openai.request.service_tier"}}
 _OFFERED: Final = ("llm.tools.", "llm.invocation_parameters")
+_DEFINED: Final = ("gen_ai.tool.definitions",)
 _OPENINFERENCE_KINDS: Final = (
     "openinference.span.kind",
     {"LLM": "chat", "EMBEDDING": "embeddings", "RERANKER": "rerank", "AGENT": "invoke_agent"},
@@ -273,6 +274,8 @@ DIALECTS: Final = (
         ("opentelemetry.instrumentation.google_generativeai", "opentelemetry.instrumentation.vertexai"),
         thoughts=ALL,
         kinds=_REQUEST_TYPE,
+        lost={"*": (TOOLS,)},
+        shown=_DEFINED,
     ),
     Dialect(
         "OpenLLMetry, LangChain",
@@ -309,7 +312,8 @@ DIALECTS: Final = (
             "traceloop.*",
         ),
         kinds=_REQUEST_TYPE,
-        lost={"anthropic": (TTL,), "aws.bedrock": (TTL,)},
+        lost={"anthropic": (TTL, TOOLS), "aws.bedrock": (TTL,), "*": (TOOLS,), **_GATEWAYS},
+        shown=_DEFINED,
     ),
     Dialect(
         "OpenInference, Claude Agent SDK",

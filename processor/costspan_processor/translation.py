@@ -100,12 +100,12 @@ _WITH_TOOLS: Final = frozenset({None, "chat", "generate_content"})
 _OFFERED: Final = re.compile(
     r'"type": ?"(?:web_|x_|file_|browser_|collections_)search|"type": ?"(?:code_|image_generation|advisor|compact|mcp)'
     r'|"(?:google_?search|google_?maps|enterprise_?web_?search|web_search_options|search_parameters|plugins)\w*": ?'
-    r"(?!null)",
+    r'(?!null)|"(?:code_?execution|file_?search)": ?\{',
     re.IGNORECASE,
 )
 """A tool of the provider's own among those that a call is offered, as JSON."""
 _SIGNS_OF_TOOLS: Final = (
-    "search", "Search", "aps\"", '"code_', '"image_gen', '"advisor', '"compact', '"mcp', '"plugins',
+    "search", "Search", "aps\"", '"code', '"image_gen', '"advisor', '"compact', '"mcp', '"plugins',
 )  # fmt: skip
 """One of these is there where `_OFFERED` finds something, and costs less to look for."""
 

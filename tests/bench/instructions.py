@@ -9,6 +9,7 @@ As a program: ``python -m tests.bench.instructions 'd["a"]' --setup 'd = {"a": 1
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 _WARM = 64
@@ -62,6 +64,14 @@ def instructions(
     return (twice - once) / n
 
 
+@cache
+def _compiled() -> str:
+    """Where this process keeps what it has compiled: an SDK takes longer to compile than to be measured."""
+    folder = tempfile.mkdtemp(prefix="costspan-compiled-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def _total(program: str, folder: Path, stmt: str, setup: str, times: int, env: dict[str, str] | None) -> int:
     out = folder / f"callgrind.{times}"
     valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"]
@@ -78,7 +88,7 @@ def _run(command: list[str], folder: Path, stmt: str, setup: str, times: int, en
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
         "PYTHONHASHSEED": "0",  # dict probing, and with it the count, is the same from run to run
         "PYTHONDONTWRITEBYTECODE": "",
-        "PYTHONPYCACHEPREFIX": str(folder),
+        "PYTHONPYCACHEPREFIX": _compiled(),
         **(env or {}),
     }
     done = subprocess.run([*command, str(script)], capture_output=True, check=False, env=environment)

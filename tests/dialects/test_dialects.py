@@ -129,6 +129,7 @@ ANSWERED = {
 SONNET = {"gen_ai.provider.name": "anthropic", "gen_ai.request.model": "claude-sonnet-4-5"}
 SEARCHES = {"llm.tools.0.tool.json_schema": '{"type":"web_search","search_context_size":null}'}
 GROUNDS = {"llm.tools.0.tool.json_schema": '{"google_search": {}}'}
+DEFINES = {"gen_ai.tool.definitions": '[{"code_execution": {}}]'}
 FUNCTION = {"llm.tools.0.tool.json_schema": '{"type":"function","function":{"name":"web_search"}}'}
 
 
@@ -139,6 +140,8 @@ FUNCTION = {"llm.tools.0.tool.json_schema": '{"type":"function","function":{"nam
         pytest.param(OPENINFERENCE, ASKED | FUNCTION, "priced", id="the application's own tool"),
         pytest.param(OPENINFERENCE, ASKED | SEARCHES, "estimated", id="the provider's tool"),
         pytest.param(OPENINFERENCE, ASKED | GROUNDS, "estimated", id="another provider's tool"),
+        pytest.param("opentelemetry.instrumentation.openai.v1", ANSWERED, "priced", id="nothing was defined"),
+        pytest.param("opentelemetry.instrumentation.openai.v1", ANSWERED | DEFINES, "estimated", id="defined"),
         pytest.param(f"{OFFICIAL}openai", ANSWERED | {"openai.api.type": "chat_completions"}, "priced", id="no tools"),
         pytest.param(f"{OFFICIAL}openai", ANSWERED | {"openai.api.type": "responses"}, "estimated", id="not shown"),
         pytest.param(f"{OFFICIAL}anthropic", ANSWERED | SONNET, "estimated", id="not shown either"),
