@@ -13,6 +13,7 @@ import pytest
 
 from costspan_instrumentation.providers.openai import OPENAI, images_usage, transcription_usage
 
+from .recorded import exchanges
 from .replies import Asked, Refusal, replying, stream_of
 from .watched import Watched, finished, items, watching
 
@@ -235,6 +236,18 @@ async def test_a_batch_is_counted_once_when_it_is_done(
     again = seen.one()
     assert again["gen_ai.operation.name"] == "fetch_response"
     assert not any(key.startswith("gen_ai.usage.") for key in again)
+
+
+def test_the_output_of_a_batch_is_no_call_and_its_lines_are_read_as_answers_are(
+    asked: Asked, answers: Answers, seen: Watched
+) -> None:
+    recorded = exchanges("openai.batch_output")
+    lines = recorded[0]["response"]["body"] if recorded else json.dumps({"response": {"body": RESPONSE}})
+    answers.by_path["/files/file_1/content"] = lines
+    told = [json.loads(line)["response"]["body"] for line in client(asked).files.content("file_1").text.splitlines()]
+    assert seen.spans() == []
+    usage = [OPENAI.usage_formats["openai.responses"](answer["usage"]) for answer in told]
+    assert [one["gen_ai.usage.output_tokens"] for one in usage] == [answer["usage"]["output_tokens"] for answer in told]
 
 
 # ---------------------------------------------------------------- requests by path
