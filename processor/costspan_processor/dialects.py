@@ -13,6 +13,7 @@ from costspan_processor.conventions import (
     REQUEST_MODEL,
     RESPONSE_ID,
     RESPONSE_MODEL,
+    SERVER_ADDRESS,
     SERVICE_TIER,
 )
 
@@ -52,6 +53,7 @@ SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
         "llm.model",
     ),
     RESPONSE_MODEL: ("llm.response.model_name", "llm.response.model", "ai.response.model"),
+    SERVER_ADDRESS: ("gen_ai.openai.api_base",),
     RESPONSE_ID: ("ai.response.id", "llm.response.id", "gen_ai.openai.response.id"),
     INPUT: (
         "gen_ai.usage.prompt_tokens",
@@ -164,7 +166,7 @@ class Dialect(NamedTuple):
     lost: Mapping[str, tuple[str, ...]] = {}
     """Provider (* is any other) -> what its spans leave out though the price depends on it: such a call is an estimate.
 
-    `TTL`, `CACHE` and `TOOLS` are lost only where a span does not say it, anything else always."""
+    `TTL`, `CACHE`, `TOOLS` and `AUDIO` are lost only where a span does not say it, anything else always."""
     shown: tuple[str, ...] = ()
     """Beginnings of the attributes that hold the tools which a call was offered, as JSON."""
     cost: tuple[str, ...] = ()
@@ -181,6 +183,8 @@ CACHE: Final = "what was read from the cache"
 """Lost where the span says nothing of cache reads."""
 TOOLS: Final = "what the provider's own tools were used for"
 """Lost where a call may have been offered some (web search and the like), which are billed beside the tokens."""
+AUDIO: Final = "how much of it was audio"
+"""Lost where the model's name says that it hears or speaks."""
 _TIER: Final = "the service tier"
 _GATEWAYS: Final = {
     "perplexity": ("the fee of a request",),
@@ -312,7 +316,13 @@ DIALECTS: Final = (
             "traceloop.*",
         ),
         kinds=_REQUEST_TYPE,
-        lost={"anthropic": (TTL, TOOLS), "aws.bedrock": (TTL,), "*": (TOOLS,), **_GATEWAYS},
+        lost={
+            "anthropic": (TTL, TOOLS),
+            "aws.bedrock": (TTL,),
+            "mistral_ai": (CACHE, AUDIO),
+            "*": (TOOLS, AUDIO),
+            **_GATEWAYS,
+        },
         shown=_DEFINED,
     ),
     Dialect(

@@ -12,6 +12,7 @@ import json
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from costspan_processor.conventions import (
     ESTIMATED,
@@ -34,6 +35,7 @@ from costspan_processor.conventions import (
 )  # fmt: skip
 from costspan_processor.dialects import (
     ALL,
+    AUDIO,
     CACHE,
     CACHE_READ,
     CACHE_WRITE,
@@ -93,6 +95,7 @@ _KEPT: Final = frozenset({*KIND, *FIELDS, *OLDER, RESPONSE_ID, MAX_TOKENS, TOTAL
 _PLAIN: Final = frozenset({INPUT, OUTPUT, CACHE_READ, REASONING, CACHE_WRITE, TOTAL, RESPONSE_ID, MAX_TOKENS})
 """What the spans of a call of text alone may say beside its names."""
 
+_SPEAKS: Final = re.compile("audio|realtime|voxtral")
 _API: Final = "openai.api.type"
 _WITHOUT_TOOLS: Final = frozenset({"chat_completions", "completions"})
 """APIs of OpenAI that offer no tools of its own."""
@@ -255,7 +258,8 @@ class _Translation:
             lost = dialect.lost.get(str(said.get(PROVIDER)), dialect.lost.get("*", ()))
             tools = TOOLS in lost and said.get(OPERATION) in _WITH_TOOLS and attributes.get(_API) not in _WITHOUT_TOOLS
             offers = tools and bool(dialect.shown)
-            habits = _habits(dialect, str(said.get(PROVIDER)), lost, tools and not offers)
+            audio = AUDIO in lost and bool(_SPEAKS.search(str(said.get(REQUEST_MODEL))))
+            habits = _habits(dialect, str(said.get(PROVIDER)), lost, audio or (tools and not offers))
             if not any(habits) and not self.sums and not self.reasons and not offers:
                 habits = None
         known = _Known(said, habits, self._plain_kind(said, habits), bool(habits and habits.outside), offers)
@@ -312,14 +316,14 @@ class _Habits(NamedTuple):
     loses_more: bool
 
 
-def _habits(dialect: Dialect, provider: str, lost: tuple[str, ...], loses_tools: bool) -> _Habits:
+def _habits(dialect: Dialect, provider: str, lost: tuple[str, ...], loses_more: bool) -> _Habits:
     return _Habits(
         _holds(dialect.outside, provider),
         dialect.guess,
         _holds(dialect.thoughts, provider),
         TTL in lost,
         CACHE in lost,
-        loses_tools or not {TTL, CACHE, TOOLS}.issuperset(lost),
+        loses_more or not {TTL, CACHE, TOOLS, AUDIO}.issuperset(lost),
     )
 
 
@@ -369,7 +373,10 @@ def _name_provider(said: dict[str, Any]) -> None:
     """Give a call its provider: from its host, or from the model's name where a framework stands in its place."""
     provider = said.get(PROVIDER)
     # An SDK of OpenAI's talks to many hosts, and some libraries name the SDK.
-    if provider == "openai" and isinstance(host := said.get(SERVER_ADDRESS), str):
+    if isinstance(host := said.get(SERVER_ADDRESS), str) and "://" in host:
+        with suppress(ValueError):  # what is no address names nobody
+            said[SERVER_ADDRESS] = host = urlsplit(host).hostname or host
+    if provider == "openai" and isinstance(host, str):
         said[PROVIDER] = provider = provider_of(host) or provider
     if isinstance(provider, str) and provider.lower() not in _NOT_PROVIDERS:
         provider = provider.removesuffix("_llm")  # LlamaIndex

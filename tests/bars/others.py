@@ -121,6 +121,9 @@ class _Seen(NamedTuple):
     """Whether something on a span says that the figure is no more than an estimate, or that there is none."""
 
 
+_NOTHING: Final = _Seen(None, (), True)
+
+
 def others(_full: bool) -> Iterator[Bar]:
     """Every recorded exchange that another instrumentation sees costs what it costs through ours."""
     names = tuple(f"others.{other.name}" for other in _OTHERS)
@@ -138,18 +141,17 @@ def others(_full: bool) -> Iterator[Bar]:
 def _compared(other: _Other, driver: Path, exchanges: str) -> Iterator[Bar]:
     python = _environment(other)
     ours, theirs = (_run(python, code, driver, exchanges) for code in (_OURS, other.code + _PRICED_BY_US))
-    both = [exchange for exchange in theirs if exchange in ours]
+    both = [exchange for exchange in theirs if ours.get(exchange, _NOTHING).pico is not None]
     different = [exchange for exchange in both if ours[exchange].pico != theirs[exchange].pico]
-    share = 100 * (len(both) - len(different)) / len(both) if both else 0.0
-    why = Counter(f"{' + '.join(theirs[exchange].statuses)}" for exchange in different)
+    # Where usage was dropped and the span says so, the figures cannot agree.
+    whole = [exchange for exchange in both if not theirs[exchange].marked]
+    silent = [exchange for exchange in different if exchange in set(whole)]
+    share = 100 * (len(whole) - len(silent)) / len(whole) if whole else 0.0
+    why = Counter(" + ".join(theirs[exchange].statuses) for exchange in different if exchange not in set(silent))
     note = ", ".join(f"{count} {statuses}" for statuses, count in why.most_common())
-    yield Bar(f"others.{other.name}", f"{share:.4g} % of {len(both)}", ">= 95 %", share >= 95, f"else: {note}")
-    silent = [
-        f"{exchange}: {theirs[exchange].pico} for {ours[exchange].pico}"
-        for exchange in different
-        if not theirs[exchange].marked
-    ]
-    yield none_of(f"others.{other.name}.silent", silent, f"{len(both)} exchanges", "that differ and do not say so")
+    yield Bar(f"others.{other.name}", f"{share:.4g} % of {len(whole)}", ">= 95 %", share >= 95, f"{note} differ too")
+    said = [f"{exchange}: {theirs[exchange].pico} for {ours[exchange].pico}" for exchange in silent]
+    yield none_of(f"others.{other.name}.silent", said, f"{len(both)} exchanges", "that differ and do not say so")
 
 
 def _environment(other: _Other) -> str:

@@ -175,8 +175,17 @@ def test_a_model_that_bears_its_makers_name_is_not_openais_own() -> None:
         ("api.deepseek.com", "deepseek"),
         ("acme.openai.azure.com", "azure.ai.openai"),
         ("localhost", "openai"),
+        ("[::", "openai"),
     ],
 )
 def test_the_host_tells_whose_model_an_openai_client_has_called(host: str, provider: str) -> None:
     told = in_convention(ANSWERED | {"server.address": host}, f"{OFFICIAL}openai")
     assert told["gen_ai.provider.name"] == provider
+    base = {"gen_ai.openai.api_base": f"https://{host}/v1/"}
+    told = in_convention(ANSWERED | base, "opentelemetry.instrumentation.openai.v1")
+    assert (told["gen_ai.provider.name"], told["server.address"]) == (provider, host)
+
+
+def test_a_model_that_speaks_is_an_estimate_where_nobody_tells_how_much_it_spoke() -> None:
+    told = ANSWERED | {"gen_ai.request.model": "gpt-audio-mini"}
+    assert enrich(told, AT, BOOK, "opentelemetry.instrumentation.openai.v1")["costspan.cost.status"] == "estimated"
