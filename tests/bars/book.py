@@ -19,7 +19,18 @@ from typing import TYPE_CHECKING, Any, Final
 from costspan_instrumentation.providers.openai import reported_cost
 from costspan_pricing import METERS, PriceBook, Usage
 from tests.bars.load import ROOT
-from tests.bars.report import CACHE, SHARED, Bar, at_most, none_of, on_path, python, skipped, without_program
+from tests.bars.report import (
+    CACHE,
+    SHARED,
+    Bar,
+    at_most,
+    environment,
+    none_of,
+    on_path,
+    python,
+    skipped,
+    without_program,
+)
 from tests.bench.instructions import available, instructions
 
 if TYPE_CHECKING:
@@ -235,11 +246,8 @@ def peers(full: bool) -> Iterator[Bar]:
         return
     ours = instructions('book.cost("openai", "gpt-4.1", usage)', _SEEN, 2_000, on_path())
     for name, (package, setup, statement, least) in zip(names, _PEERS, strict=True):
-        venv = CACHE / "peers" / package
-        if not (venv / "bin" / "python").exists():
-            subprocess.run(["uv", "venv", "-q", "-p", sys.executable, str(venv)], check=True)
-            subprocess.run(["uv", "pip", "install", "-q", "-p", str(venv / "bin" / "python"), package], check=True)
-        theirs = instructions(statement, setup, 100, {**on_path(), "PYTHONPATH": ""}, str(venv / "bin" / "python"))
+        interpreter = environment(CACHE / "peers" / package, package)
+        theirs = instructions(statement, setup, 100, {**on_path(), "PYTHONPATH": ""}, interpreter)
         times = theirs / ours
         note = f"{theirs:,.0f} to {ours:,.0f} instructions"
         yield Bar(name, f"{times:.0f} times", f">= {least}", times >= least, note)

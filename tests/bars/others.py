@@ -7,13 +7,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tests.bars.report import CACHE, SHARED, Bar, none_of, on_path, skipped, without_program
+from tests.bars.report import CACHE, SHARED, Bar, environment, none_of, on_path, skipped, without_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -139,7 +138,8 @@ def others(_full: bool) -> Iterator[Bar]:
 
 
 def _compared(other: _Other, driver: Path, exchanges: str) -> Iterator[Bar]:
-    python = _environment(other)
+    needed = (*other.packages, *other.sdks, "opentelemetry-sdk", "opentelemetry-exporter-otlp")
+    python = environment(CACHE / "others" / other.name, *needed)
     ours, theirs = (_run(python, code, driver, exchanges) for code in (_OURS, other.code + _PRICED_BY_US))
     both = [exchange for exchange in theirs if ours.get(exchange, _NOTHING).pico is not None]
     different = [exchange for exchange in both if ours[exchange].pico != theirs[exchange].pico]
@@ -152,16 +152,6 @@ def _compared(other: _Other, driver: Path, exchanges: str) -> Iterator[Bar]:
     yield Bar(f"others.{other.name}", f"{share:.4g} % of {len(whole)}", ">= 95 %", share >= 95, f"{note} differ too")
     said = [f"{exchange}: {theirs[exchange].pico} for {ours[exchange].pico}" for exchange in silent]
     yield none_of(f"others.{other.name}.silent", said, f"{len(both)} exchanges", "that differ and do not say so")
-
-
-def _environment(other: _Other) -> str:
-    venv = CACHE / "others" / other.name
-    python = str(venv / "bin" / "python")
-    if not Path(python).exists():
-        subprocess.run(["uv", "venv", "-q", "-p", sys.executable, str(venv)], check=True)
-        needed = (*other.packages, *other.sdks, "opentelemetry-sdk", "opentelemetry-exporter-otlp")
-        subprocess.run(["uv", "pip", "install", "-q", "-p", python, *needed], check=True)
-    return python
 
 
 def _run(python: str, code: str, driver: Path, exchanges: str) -> Mapping[str, _Seen]:

@@ -54,6 +54,15 @@ def on_path(*more: Path) -> dict[str, str]:
     return {**clean, "PYTHONPATH": os.pathsep.join(map(str, here))}
 
 
+def environment(folder: Path, *packages: str) -> str:
+    """The interpreter of an environment with these packages, made the first time that it is asked for. Needs uv."""
+    interpreter = str(folder / "bin" / "python")
+    if not Path(interpreter).exists():
+        subprocess.run(["uv", "venv", "-q", "-p", sys.executable, str(folder)], check=True)
+        subprocess.run(["uv", "pip", "install", "-q", "-p", interpreter, *packages], check=True)
+    return interpreter
+
+
 def python(*arguments: str, environment: Mapping[str, str], seconds: float = 3600, folder: Path = ROOT) -> str:
     done = subprocess.run(
         [sys.executable, *arguments],
