@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from costspan._version import __version__
+from costspan.budgets import budget, check, route
 from costspan.middleware import ASGIMiddleware, WSGIMiddleware
 from costspan.settings import Settings
 from costspan.startup import flush, init, record, reset, shutdown
@@ -34,11 +35,14 @@ __all__ = [
     "Settings",
     "WSGIMiddleware",
     "__version__",
+    "budget",
+    "check",
     "estimator",
     "flush",
     "init",
     "record",
     "reset",
+    "route",
     "shutdown",
     "summary",
     "track",

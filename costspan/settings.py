@@ -78,6 +78,27 @@ class Settings:
         "",
         "A secret: `user.id` is then the HMAC-SHA256 of what `costspan.track(user=...)` was given.",
     )
+    config_file: str = _setting(
+        "COSTSPAN_CONFIG",
+        "costspan.toml",
+        "The file of budgets and routing (docs/budgets.md), if it is there; it is read again when it changes.",
+    )
+    budgets: str = _setting(
+        "COSTSPAN_BUDGETS",
+        "",
+        'Budgets as JSON, over those of the file: `[{"name": "all", "limit": "500", "policy": "block"}]`.',
+    )
+    budget_store: str = _setting(
+        "COSTSPAN_BUDGET_STORE",
+        "memory:",
+        "Where budgets are kept: `memory:` (of the process), `sqlite:///file.db` (of a machine), "
+        "`redis://host:6379/0` (of many).",
+    )
+    notify: tuple[str, ...] = _setting(
+        "COSTSPAN_NOTIFY",
+        (),
+        "Apprise URLs that events of budgets are sent to (Slack, e-mail, Teams, webhooks), separated by commas.",
+    )
     price_file: str = _setting(
         "COSTSPAN_PRICE_FILE",
         "",

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry._logs import get_logger_provider
@@ -37,7 +38,7 @@ from costspan_instrumentation.providers.watsonx import WATSONX
 from costspan_instrumentation.providers.writer import WRITER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from costspan_instrumentation.provider import Provider
     from costspan_pricing import Cost
     from costspan_processor import Budget, Processing
+    from costspan_processor.budgets import Event
+    from costspan_processor.budgets.routing import Routing
     from costspan_processor.metrics import Totals as Row
 
 PROVIDERS: Final = {
@@ -86,6 +89,8 @@ def init(
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
     budgets: Sequence[Budget] = (),
+    routing: Routing | None = None,
+    on_budget_event: Callable[[Event], None] | None = None,
     prices: Mapping[str, Mapping[str, Any]] | None = None,
     enabled: bool | None = None,
     stream_usage: bool | None = None,
@@ -98,12 +103,17 @@ def init(
     baggage_sent: Sequence[str] | None = None,
     baggage_trusted: Sequence[str] | None = None,
     user_key: str | None = None,
+    config_file: str | os.PathLike[str] | None = None,
+    budget_store: str | None = None,
+    notify: Sequence[str] | None = None,
 ) -> None:
     """Price every LLM call of this process from now on. One line at start-up; a second call changes nothing.
 
     tracer_provider, meter_provider: where spans and metrics go; by default the global ones, and where there are none,
         new ones made from the standard `OTEL_*` variables.
-    budgets: limits that calls are held to.
+    budgets: limits that calls are held to, over those of the same names in the environment and the configuration file.
+    routing: which cheaper models there are, in place of the file's.
+    on_budget_event: called with each event of a budget (a threshold reached, calls refused, ...), on a thread of ours.
     prices: own prices, `{"openai/my-model": {"input": "2.50", "output": "10"}}` in USD per million tokens.
     model_names: what own names mean, `{"azure/prod-chat": "gpt-4.1"}`.
     The others are those of `costspan.Settings`; what is not given is taken from the environment.
@@ -123,12 +133,15 @@ def init(
             "baggage_sent": None if baggage_sent is None else tuple(baggage_sent),
             "baggage_trusted": None if baggage_trusted is None else tuple(baggage_trusted),
             "user_key": user_key,
+            "config_file": None if config_file is None else os.fspath(config_file),
+            "budget_store": budget_store,
+            "notify": None if notify is None else tuple(notify),
         }
     )
     with _lock:
         if not settings.enabled or _processing is not None:
             return
-        start(settings, tracer_provider, meter_provider, budgets, prices)
+        start(settings, tracer_provider, meter_provider, budgets, prices, routing, on_budget_event)
         disabled = {name.strip() for name in os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")}
         for name, provider in PROVIDERS.items():
             if name not in disabled and "*" not in disabled:
@@ -141,11 +154,14 @@ def start(
     meter_provider: MeterProvider | None = None,
     budgets: Sequence[Budget] = (),
     prices: Mapping[str, Mapping[str, Any]] | None = None,
+    routing: Routing | None = None,
+    on_budget_event: Callable[[Event], None] | None = None,
 ) -> None:
     """Joins the engine to the processor and both to the providers; patches nothing. Once; `shutdown()` undoes it."""
     global _processing, _starting  # noqa: PLW0603  # the state of the process
     from costspan import telemetry
     from costspan.book import price_book
+    from costspan.budgets import guard
     from costspan_processor import Processing
     from costspan_processor import Settings as ProcessorSettings
     from costspan_processor.attribution import exchange
@@ -162,7 +178,9 @@ def start(
                 traces,
                 metrics,
                 book=book,
-                budgets=budgets,
+                guard=partial(
+                    guard, settings, book, budgets=budgets, routing=routing, tell=on_budget_event
+                ),
                 settings=ProcessorSettings(
                     genai_metrics=settings.genai_metrics,
                     cost_proposal=settings.cost_attributes,
@@ -224,7 +242,7 @@ def flush(timeout: float = 10.0) -> bool:
     if processing is None:
         return True
     engine.drain()
-    done = True
+    done = processing.guard.flush(timeout)
     events = (get_logger_provider(),) if _has_events() else ()
     for provider in (processing.tracer_provider, processing.meter_provider, *events):
         force = getattr(provider, "force_flush", None)

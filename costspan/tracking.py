@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from copy import copy
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from opentelemetry.context import attach, detach
@@ -12,6 +13,8 @@ from costspan_processor.attribution import Totals, attributed, attributes_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator
+
+    from opentelemetry.context import Context
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,8 +69,12 @@ class track:  # noqa: N801  # reads as a statement
         )
         self._tokens: list[Any] = []
 
+    def _begin(self) -> tuple[Context, Totals]:
+        """The context of one run through the block."""
+        return attributed(self._attributes)
+
     def __enter__(self) -> Totals:
-        context, totals = attributed(self._attributes)
+        context, totals = self._begin()
         self._tokens.append(attach(context))
         return totals
 
@@ -81,11 +88,9 @@ class track:  # noqa: N801  # reads as a statement
         self.__exit__()
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        attributes = self._attributes
-
         def block() -> track:
-            again = track()
-            again._attributes = attributes
+            again = copy(self)
+            again._tokens = []
             return again
 
         wrapper: Any
@@ -101,7 +106,7 @@ class track:  # noqa: N801  # reads as a statement
 
             async def async_steps(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
                 # The context must not stay attached across a yield, so each step has it for itself.
-                context, _ = attributed(attributes)
+                context, _ = self._begin()
                 steps = function(*args, **kwargs)
                 while True:
                     token = attach(context)
@@ -118,7 +123,7 @@ class track:  # noqa: N801  # reads as a statement
         elif inspect.isgeneratorfunction(function):
 
             def steps_of(*args: Any, **kwargs: Any) -> Generator[Any, None, Any]:
-                context, _ = attributed(attributes)
+                context, _ = self._begin()
                 steps = function(*args, **kwargs)
                 while True:
                     token = attach(context)

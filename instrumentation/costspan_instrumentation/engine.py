@@ -69,10 +69,20 @@ _running: ContextVar[_Call | None] = ContextVar("costspan_running_call", default
 class _Silent:
     """The observer of an engine that nobody watches: spans without money."""
 
-    def before(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> Decision | None:  # noqa: ARG002
+    def before(
+        self,
+        attributes: Mapping[str, Any],  # noqa: ARG002
+        characters: Callable[[], int],  # noqa: ARG002
+        may_swap: Callable[[], bool],  # noqa: ARG002
+    ) -> Decision | None:
         return None
 
-    async def abefore(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> Decision | None:  # noqa: ARG002
+    async def abefore(
+        self,
+        attributes: Mapping[str, Any],  # noqa: ARG002
+        characters: Callable[[], int],  # noqa: ARG002
+        may_swap: Callable[[], bool],  # noqa: ARG002
+    ) -> Decision | None:
         return None
 
     def after(
@@ -110,6 +120,8 @@ class _Call:
     body: _Body | None = None
     source: object = None
     asked = False
+    swaps = True
+    """What the SDK will send are the arguments that the engine hands it."""
     _attached: Any = None
     _running: Any = None
     _ended = False
@@ -134,6 +146,10 @@ class _Call:
         """Length of the prompt's text."""
         prompt = self.prompt
         return sum(_text_length(prompt.get(name)) for name in self.endpoint.content)
+
+    def may_swap(self) -> bool:
+        """Whether the call can be made with another model: its argument `model` is what its span calls the model."""
+        return self.swaps and self.prompt.get("model") == self.attributes.get(semconv.REQUEST_MODEL)
 
     def enter(self) -> None:
         """Makes the span current, for the time that the SDK's own function runs."""
@@ -692,10 +708,10 @@ class Engine:
         decision = None
         try:
             if not call.endpoint.fetch:
-                decision = self.observer.before(call.attributes, call.characters)
+                decision = self.observer.before(call.attributes, call.characters, call.may_swap)
         except Exception as error:  # noqa: BLE001
             self.observer.failed("before", error)
-        kwargs = self._start(call, instance, decision, kwargs)
+        args, kwargs = self._start(call, instance, decision, args, kwargs)
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
@@ -720,10 +736,10 @@ class Engine:
         decision = None
         try:
             if not call.endpoint.fetch:
-                decision = await self.observer.abefore(call.attributes, call.characters)
+                decision = await self.observer.abefore(call.attributes, call.characters, call.may_swap)
         except Exception as error:  # noqa: BLE001
             self.observer.failed("before", error)
-        kwargs = self._start(call, instance, decision, kwargs)
+        args, kwargs = self._start(call, instance, decision, args, kwargs)
         try:
             result = await function(*args, **kwargs)
         except BaseException as error:
@@ -766,7 +782,7 @@ class Engine:
                 opened = getattr(instance, "__dict__", {}).get(_OPENED, {})
                 call = self._prepare(provider, endpoint, instance, (), {**opened, "self": instance})
                 if call is not None:
-                    self._start(call, instance, None, {})
+                    self._start(call, instance, None, (), {})
                     call.leave()
                     call.end(result)
         except Exception as error:  # noqa: BLE001
@@ -787,6 +803,7 @@ class Engine:
                 self.drain()
             if args:
                 kwargs = {**dict(zip(endpoint.positional, args, strict=False)), **kwargs}
+            chosen = None
             if endpoint.choose is not None:
                 chosen = endpoint.choose(kwargs, instance)
                 if chosen is None:
@@ -805,12 +822,17 @@ class Engine:
                 attributes.update(endpoint.request(kwargs))
             except Exception as error:  # noqa: BLE001
                 self.observer.failed("request", error)
-            return self._call(self, provider, endpoint, attributes, kwargs)
+            call = self._call(self, provider, endpoint, attributes, kwargs)
+            if chosen is not None or endpoint.deferred:
+                call.swaps = False
         except Exception as error:  # noqa: BLE001
             self.observer.failed("prepare", error)
             return None
+        return call
 
-    def _start(self, call: _Call, instance: Any, decision: Decision | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _start(
+        self, call: _Call, instance: Any, decision: Decision | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Starts the span and makes it current; returns the arguments to call with. Raises for a refused call."""
         refuse: BaseException | None = None
         try:
@@ -819,8 +841,9 @@ class Engine:
                 call.token, refuse = decision.token, decision.refuse
                 attributes.update(decision.attributes)
                 if decision.overrides:
-                    kwargs = {**kwargs, **decision.overrides}
-                    attributes.update(endpoint.request(kwargs))
+                    args, kwargs = _replaced(endpoint.positional, args, kwargs, decision.overrides)
+                    call.prompt = {**call.prompt, **decision.overrides}
+                    attributes.update(endpoint.request(call.prompt))
             if self.ask_for_usage and endpoint.ask is not None and kwargs.get("stream") is True:
                 asked = endpoint.ask({**call.prompt, **kwargs}, attributes.get(semconv.SERVER_ADDRESS, ""), instance)
                 if asked is not None:
@@ -843,7 +866,7 @@ class Engine:
             self.observer.failed("start", error)
         if refuse is not None:
             raise refuse
-        return kwargs
+        return args, kwargs
 
     def _settle(self, call: _Call, result: Any) -> Any:
         """Ends the call by what came back: a value now, a stream when it has been read. Never raises."""
@@ -1045,6 +1068,19 @@ class Engine:
 
 engine = Engine()
 """The process's engine, which the instrumentors patch."""
+
+
+def _replaced(
+    positional: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any], overrides: Mapping[str, object]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call with some of them replaced, each where it was given."""
+    by_position = list(args)
+    for name, value in overrides.items():
+        if name in positional[: len(args)]:
+            by_position[positional.index(name)] = value
+        else:
+            kwargs = {**kwargs, name: value}
+    return tuple(by_position), kwargs
 
 
 def _kind(result: Any) -> str:

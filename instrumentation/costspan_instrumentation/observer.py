@@ -36,10 +36,18 @@ class Decision(Protocol):
 class Observer(Protocol):
     """Sees every call. What a method raises is swallowed and goes to `failed`; only `Decision.refuse` reaches users."""
 
-    def before(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> Decision | None:
-        """Asked before the call: its request attributes, and a function that counts the prompt's characters."""
+    def before(
+        self, attributes: Mapping[str, Any], characters: Callable[[], int], may_swap: Callable[[], bool]
+    ) -> Decision | None:
+        """Asked before the call.
 
-    async def abefore(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> Decision | None:
+        attributes: those of its request. characters: counts the prompt's characters. may_swap: whether the argument
+        `model` of the call can be overridden.
+        """
+
+    async def abefore(
+        self, attributes: Mapping[str, Any], characters: Callable[[], int], may_swap: Callable[[], bool]
+    ) -> Decision | None:
         """`before` of an asynchronous call."""
 
     def after(

@@ -7,7 +7,7 @@ that brings its own instrumentation (`CostSpanProcessor`).
 from __future__ import annotations
 
 from costspan_processor.attribution import Attribution, Totals, attribution
-from costspan_processor.budgets import Budget, BudgetExceeded
+from costspan_processor.budgets import Budget, BudgetExceeded, Guard
 from costspan_processor.enrich import enrich, price
 from costspan_processor.processing import Processing, Settings
 from costspan_processor.span_processor import CostSpanProcessor
@@ -17,6 +17,7 @@ __all__ = [
     "Budget",
     "BudgetExceeded",
     "CostSpanProcessor",
+    "Guard",
     "Processing",
     "Settings",
     "Totals",

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
+    from costspan_processor.budgets.guard import Line
+
 _CONTEXT_KEY = otel.create_key("costspan-attribution")
 _current = otel.get_current
 
@@ -105,9 +107,11 @@ class Share(NamedTuple):
 class Totals:
     """What the calls inside one block have cost so far. Exact, and safe to read from any thread."""
 
-    __slots__ = ("_calls", "_lock", "_pico", "_shares", "_tokens", "_unpriced")
+    __slots__ = ("_calls", "_lock", "_pico", "_shares", "_tokens", "_unpriced", "limit")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: Decimal | None = None) -> None:
+        self.limit: Final = limit
+        """USD that the block may cost (`costspan.budget()`); None: as much as it likes."""
         self._lock = threading.Lock()
         self._pico = self._tokens = self._calls = self._unpriced = 0
         self._shares: dict[tuple[str, str], list[int]] = {}
@@ -134,6 +138,11 @@ class Totals:
         return dollars(self._pico)
 
     @property
+    def remaining(self) -> Decimal | None:
+        """USD that the block has left, never below 0; None if it has no limit."""
+        return None if self.limit is None else max(Decimal(0), self.limit - self.cost)
+
+    @property
     def tokens(self) -> int:
         """Input and output tokens, cached and reasoning ones included."""
         return self._tokens
@@ -158,18 +167,21 @@ class Totals:
 class Attribution:
     """Attributes of everything that happens inside a block, and the running totals that its calls are added to."""
 
-    __slots__ = ("_found", "attributes", "received", "totals")
+    __slots__ = ("_found", "attributes", "limits", "received", "totals")
 
     def __init__(
         self,
         attributes: Mapping[str, str],
         totals: tuple[Totals, ...] = (),
         received: frozenset[str] = frozenset(),
+        limits: tuple[Line, ...] = (),
     ) -> None:
         self.attributes: Final = attributes
         self.totals: Final = totals
         self.received: Final = received
         """Keys whose values came in as baggage."""
+        self.limits: Final = limits
+        """Limits of the block of code and those around it (`costspan.budget()`)."""
         self._found: tuple[tuple[str, ...], tuple[str | None, ...] | None] | None = None
 
     def values(self, keys: tuple[str, ...]) -> tuple[str | None, ...] | None:
@@ -205,19 +217,27 @@ def _hidden(key: str, value: str) -> str:
     return hmac.new(_exchange.user_key, value.encode(), hashlib.sha256).hexdigest()[:32]
 
 
-def attributed(attributes: Mapping[str, str], context: Context | None = None) -> tuple[Context, Totals]:
+def attributed(
+    attributes: Mapping[str, str], context: Context | None = None, limit: Line | None = None
+) -> tuple[Context, Totals]:
     """A context in which calls carry `attributes` over those of the surrounding block, and the totals they add up to.
 
-    The totals of the surrounding blocks go on counting too.
+    The totals of the surrounding blocks go on counting too, and their limits hold beside `limit`.
     """
     sources.add("code")
     outer = attribution(context)
-    totals = Totals()
+    limits = () if limit is None else (limit,)
+    totals = Totals(None if limit is None else limit.budget.limit)
     marks = {key: _hidden(key, value) for key, value in attributes.items()}
     if outer is None:
-        inner = Attribution(marks, (totals,))
+        inner = Attribution(marks, (totals,), limits=limits)
     else:
-        inner = Attribution({**outer.attributes, **marks}, (*outer.totals, totals), outer.received.difference(marks))
+        inner = Attribution(
+            {**outer.attributes, **marks},
+            (*outer.totals, totals),
+            outer.received.difference(marks),
+            (*outer.limits, *limits),
+        )
     result = otel.set_value(_CONTEXT_KEY, inner, context)
     for key in _exchange.sent.intersection(marks):
         if len(marks[key]) <= VALUE_AT_MOST:

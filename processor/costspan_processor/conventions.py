@@ -340,6 +340,14 @@ def read(attributes: Mapping[str, Any], *, aggregate: bool = False) -> Reading |
     return reading
 
 
+def kind_of(attributes: Mapping[str, Any]) -> Kind | None:
+    """What kind of call a request is; None if it is none that is billed."""
+    shape = tuple(attributes)
+    plan = _plans[shape] if shape in _plans else _plan(shape)
+    kind = None if plan is None else _kind(plan, attributes)
+    return kind if kind is not None and kind.billed else None
+
+
 def plain_counts(attributes: Mapping[str, Any]) -> tuple[Kind, int, int, int, int] | None:
     """What a billed call of text alone says: its kind; prompt, cache reads, output and reasoning.
 

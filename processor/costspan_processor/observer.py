@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from costspan_processor.attribution import attribution
-from costspan_processor.budgets import Admission
+from costspan_processor.budgets.guard import Admission, Refusal
 from costspan_processor.conventions import read
 from costspan_processor.enrich import assess, describe
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from costspan_pricing import PriceBook
     from costspan_processor.attribution import Attribution
-    from costspan_processor.budgets import Guard
+    from costspan_processor.budgets.guard import Guard
     from costspan_processor.conventions import Plain
     from costspan_processor.enrich import Priced
     from costspan_processor.metrics import Table
@@ -31,6 +31,10 @@ _log = logging.getLogger("costspan")
 
 _FOREVER: Final = float("inf")
 _NOTHING: Final[Mapping[str, AttributeValue]] = {}
+
+
+def _never() -> bool:
+    return False
 
 
 class Call:
@@ -57,10 +61,11 @@ class Decision:
         token: Call | None,
         refuse: BaseException | None = None,
         attributes: Mapping[str, AttributeValue] = _NOTHING,
+        overrides: Mapping[str, object] | None = None,
     ) -> None:
         self.token: object = token
         self.refuse = refuse
-        self.overrides: Mapping[str, object] | None = None
+        self.overrides = overrides
         self.attributes = attributes
 
 
@@ -76,23 +81,29 @@ class CostObserver:
         self._logged: set[str] = set()
         self._lock = threading.Lock()
 
-    def before(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> Decision | None:
-        """Decide about a call. `attributes` are its request's, `characters()` the length of its prompt's text.
+    def before(
+        self, attributes: Mapping[str, Any], characters: Callable[[], int], may_swap: Callable[[], bool] = _never
+    ) -> Decision | None:
+        """Decide about a call.
 
-        None, the common case: nobody to attribute it to and no budget.
+        `attributes` are its request's, `characters()` the length of its prompt's text, `may_swap()` whether its
+        argument `model` can be overridden. None, the common case: nobody to attribute it to and no budget.
         """
         who = attribution()
-        if self.guard is None:
+        guard = self.guard
+        if guard is None or not (guard.budgets or (who is not None and who.limits)):
             return None if who is None else Decision(Call(who))
-        admission = self.guard.admit(attributes, who, characters)
-        if admission is None or isinstance(admission, Admission):
-            return Decision(Call(who, admission))
-        refusal, marks = admission
-        return Decision(None, refusal, marks)
+        return _decision(who, guard.admit(attributes, who, characters, may_swap))
 
-    async def abefore(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> Decision | None:
-        """`before` on an event loop. The store of one process answers at once; one over the network will be awaited."""
-        return self.before(attributes, characters)
+    async def abefore(
+        self, attributes: Mapping[str, Any], characters: Callable[[], int], may_swap: Callable[[], bool] = _never
+    ) -> Decision | None:
+        """`before` on an event loop, which a store that does I/O does not block."""
+        who = attribution()
+        guard = self.guard
+        if guard is None or not (guard.budgets or (who is not None and who.limits)):
+            return None if who is None else Decision(Call(who))
+        return _decision(who, await guard.aadmit(attributes, who, characters, may_swap))
 
     def after(
         self,
@@ -165,3 +176,11 @@ class CostObserver:
     def after_fork(self) -> None:
         """In a forked child: a lock that no thread of the parent can be holding."""
         self._lock = threading.Lock()
+
+
+def _decision(who: Attribution | None, said: Admission | Refusal | None) -> Decision:
+    if isinstance(said, Refusal):
+        return Decision(None, said.error, said.attributes)
+    if said is None:
+        return Decision(Call(who))
+    return Decision(Call(who, said), None, said.attributes, None if said.model is None else {"model": said.model})

@@ -14,19 +14,19 @@ from opentelemetry.metrics import Observation
 
 from costspan_pricing import PriceBook
 from costspan_processor import compat
-from costspan_processor.budgets import Guard
+from costspan_processor.budgets.guard import Guard
 from costspan_processor.metrics import DIMENSIONS, SCOPE, Generation, Table
 from costspan_processor.observer import CostObserver
 from costspan_processor.span_processor import CostSpanProcessor
 from costspan_processor.translation import speaks_of_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from costspan_processor.budgets import Budget, Store
+    from costspan_processor.budgets import Budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,9 @@ _started: weakref.WeakSet[Processing] = weakref.WeakSet()
 class Processing:
     """Everything that happens to a call between the instrumentation and the exporters.
 
+    `guard` makes the guard of the budgets, given the resource's attributes and where errors go; without it one is made
+    of `budgets`, with accounts in memory.
+
     `before_collection` is called when metrics are about to be collected, so that what waits elsewhere is counted first.
 
     `start()` adds the span processor to the tracer provider (by default the global one) and the instruments to the
@@ -68,7 +71,7 @@ class Processing:
         *,
         book: PriceBook | None = None,
         budgets: Sequence[Budget] = (),
-        store: Store | None = None,
+        guard: Callable[[Mapping[str, Any], Callable[[str, BaseException], None]], Guard] | None = None,
         settings: Settings = Settings(),
         version: str | None = None,
         before_collection: Callable[[], None] | None = None,
@@ -85,8 +88,11 @@ class Processing:
         self._unwatch: Callable[[], None] = lambda: None
         compat.identify(self.tracer_provider)
         compat.identify(self.meter_provider)
+        resource = compat.resource_of(self.tracer_provider)
         self.guard: Final = (
-            Guard(budgets, self.book, store, resource=compat.resource_of(self.tracer_provider)) if budgets else None
+            Guard(budgets, self.book, resource=resource, failed=self._failed)
+            if guard is None
+            else guard(resource, self._failed)
         )
         self.table = self._new_table()
         """The present generation's counters."""
@@ -110,6 +116,9 @@ class Processing:
             )
         _started.add(self)
 
+    def _failed(self, where: str, error: BaseException) -> None:
+        self.observer.failed(where, error)
+
     def shutdown(self) -> None:
         """Leave spans alone from now on.
 
@@ -121,6 +130,7 @@ class Processing:
         self._unwatch()
         self.span_processor.shutdown()
         _started.discard(self)
+        self.guard.close()
 
     def _new_table(self) -> Table:
         settings = self.settings
@@ -140,8 +150,7 @@ class Processing:
         table.meter.create_observable_gauge(
             "costspan.price_book.age", [table.observe(self._book_age)], "s", "Age of the newest price in the book"
         )
-        if self.guard is not None:
-            self.guard.instruments(table)
+        self.guard.instruments(table)
         return table
 
     def _book_age(self) -> list[Observation]:
@@ -150,8 +159,7 @@ class Processing:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
         compat.after_fork(self.meter_provider, SCOPE)
-        if self.guard is not None:
-            self.guard.after_fork()
+        self.guard.after_fork()
         self.observer.after_fork()
         self.table = self._new_table()
         self.observer.table = self.table

@@ -1,427 +1,136 @@
-"""Limits on spending that hold: an estimate is reserved before the call, the actual settled after it.
+"""Asks the budgets before a call, and settles with them after it.
 
-A `Store` keeps the money: for each account (a budget in one period) what is spent and what is held. Its four mutations
-are idempotent by key, and nothing is ever reset: a new period is a new account. Stores count integer nanodollars, since
-they will also be databases; holds are rounded up, actuals half-even, once.
+An estimate is reserved before the call, the actual takes its place after it. Nothing is ever reset: a new period is a
+new account. Holds are rounded up to nanodollars, actuals half-even, once.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 import time
 import uuid
+from calendar import monthrange
 from collections import OrderedDict
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+from decimal import ROUND_DOWN, Decimal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from urllib.parse import quote
 
 from opentelemetry.metrics import Observation
 
 from costspan_pricing import Usage
 from costspan_processor import conventions
 from costspan_processor.attribution import KEYS
+from costspan_processor.budgets.accounts import HOLD_SECONDS, STALE_SECONDS, Accounts, Request, Verdict
+from costspan_processor.budgets.estimates import OutputLengths
+from costspan_processor.budgets.events import Events, Subject
+from costspan_processor.budgets.memory import MemoryStore
+from costspan_processor.budgets.model import NANO, Budget, BudgetExceeded, Reason, local_time, plain, usd
+from costspan_processor.budgets.periods import Period, period_at, window_at
+from costspan_processor.budgets.store import Balance, Claim, Settlement
 from costspan_processor.enrich import card_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
+    from opentelemetry._logs import Logger
     from opentelemetry.util.types import AttributeValue
 
     from costspan_pricing import PriceBook
     from costspan_processor.attribution import Attribution
+    from costspan_processor.budgets.events import Event
+    from costspan_processor.budgets.routing import Routing
+    from costspan_processor.budgets.store import Store
     from costspan_processor.conventions import Plain
     from costspan_processor.enrich import Priced
     from costspan_processor.metrics import Table
 
-_log = logging.getLogger("costspan.budgets")
-
-NANO: Final = 10**9
-HOLD_SECONDS: Final = 600.0
-"""How long a call may take before its hold counts as spent: longer than the time-outs of the providers' SDKs."""
-ASSUMED_OUTPUT_TOKENS: Final = 1024
 CHARACTERS_PER_TOKEN: Final = 4
+_KEPT_SECONDS: Final = 90 * 86400
+"""How long an account is kept after its period."""
+_VALUES: Final = 10_000
+RELOAD_SECONDS: Final = 2.0
 
 Status = Literal["ok", "warning", "exceeded", "refused"]
+Decision = Literal["allowed", "warned", "downgraded", "refused", "bypassed"]
 
-_SCOPE_KEYS: Final = {
-    **KEYS,
-    "provider": conventions.PROVIDER,
-    "model": conventions.REQUEST_MODEL,
-    "operation": conventions.OPERATION,
-    "service": "service.name",
-}
+_SWAPPED: Final = {"chat", "text_completion", "generate_content"}
+_PRIORITY: Final = KEYS["priority"]
+_TASK: Final = KEYS["task"]
 
 
-class Period(NamedTuple):
-    """A stretch of time that a limit holds for: `start` included, `end` not, in unix seconds."""
-
-    id: str
-    start: int
-    end: int
-
-
-def period_at(kind: Literal["day", "month"], at: float) -> Period:
-    """The calendar day or month in UTC that contains `at` (unix seconds). Periods tile: no gap, no overlap."""
-    moment = datetime.fromtimestamp(at, UTC)
-    start = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    if kind == "day":
-        return Period(f"{start:%Y-%m-%d}", _seconds(start), _seconds(start + timedelta(days=1)))
-    start = start.replace(day=1)
-    # Day 1 and 32 days on is always in the next month.
-    return Period(f"{start:%Y-%m}", _seconds(start), _seconds((start + timedelta(days=32)).replace(day=1)))
-
-
-def _seconds(moment: datetime) -> int:
-    return int(moment.timestamp())
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """A limit on what calls in a scope may cost in a period.
-
-    `limit` is in USD: give a string or a Decimal for an exact figure. `scope` names whose calls count: attribution
-    (`team`, `feature`, `user`, ...; any other name is a tag), `provider`, `model`, `operation`, `service`, or a span
-    attribute by its full name; a call must match all of it, and an empty scope matches every call. `period` is a
-    calendar month or day in UTC. `thresholds` are percent of the limit: crossing one is logged once a period. `policy`:
-    `warn` only tells, `block` refuses the call that would cross the limit. Raises ValueError naming the field.
-    """
-
-    name: str
-    limit: Decimal
-    scope: Mapping[str, str] = field(default_factory=dict)
-    period: Literal["day", "month"] = "month"
-    thresholds: tuple[int, ...] = (50, 75, 80, 90, 100)
-    policy: Literal["warn", "block"] = "warn"
-
-    if TYPE_CHECKING:
-
-        def __init__(
-            self,
-            name: str,
-            limit: Decimal | str | float,
-            scope: Mapping[str, str] = ...,
-            period: Literal["day", "month"] = ...,
-            thresholds: Iterable[int] = ...,
-            policy: Literal["warn", "block"] = ...,
-        ) -> None: ...
-
-    def __post_init__(self) -> None:
-        def refuse(what: str, value: object, wanted: str) -> ValueError:
-            return ValueError(f"budget {self.name!r}: {what} must be {wanted}, not {value!r}")
-
-        if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"a budget needs a name, not {self.name!r}")
-        try:
-            limit = Decimal(str(self.limit))
-        except InvalidOperation:
-            raise refuse("limit", self.limit, "an amount in USD") from None
-        if isinstance(self.limit, bool) or not limit.is_finite() or limit <= 0:
-            raise refuse("limit", self.limit, "an amount in USD above 0")
-        if self.period not in {"day", "month"}:
-            raise refuse("period", self.period, "'day' or 'month'")
-        if self.policy not in {"warn", "block"}:
-            raise refuse("policy", self.policy, "'warn' or 'block'")
-        thresholds = tuple(sorted(self.thresholds))
-        if any(isinstance(percent, bool) or not isinstance(percent, int) or percent <= 0 for percent in thresholds):
-            raise refuse("thresholds", self.thresholds, "whole percentages above 0")
-        scope = {_scope_key(key): str(value) for key, value in self.scope.items()}
-        object.__setattr__(self, "limit", limit)
-        object.__setattr__(self, "thresholds", thresholds)
-        object.__setattr__(self, "scope", MappingProxyType(scope))
-
-
-def _scope_key(name: str) -> str:
-    if "." in name:
-        return name
-    return _SCOPE_KEYS.get(name, f"costspan.tag.{name}")
-
-
-class BudgetExceeded(Exception):  # noqa: N818  the word that users of budgets search for
-    """A call was refused: it might have cost more than a blocking budget has left. The provider was not called.
-
-    Amounts are in USD. `asked` is the estimate for the call, None where its model has no price.
-    """
-
-    def __init__(
-        self,
-        budget: str,
-        limit: Decimal,
-        spent: Decimal,
-        held: Decimal,
-        asked: Decimal | None,
-        period_end: datetime,
-        model: str | None = None,
-    ) -> None:
-        super().__init__(budget, limit, spent, held, asked, period_end, model)
-        self.budget = budget
-        self.limit = limit
-        self.spent = spent
-        self.held = held
-        """Reserved by calls that are under way."""
-        self.asked = asked
-        self.period_end = period_end
-        self.model = model
-
-    def __str__(self) -> str:
-        until = f"{self.period_end:%Y-%m-%d %H:%M} UTC"
-        state = f"${_plain(self.spent)} spent and ${_plain(self.held)} held of ${_plain(self.limit)}"
-        if self.asked is None:
-            return (
-                f"budget {self.budget!r} blocks model {self.model!r}, which has no price in the book: "
-                f"add one, or let the budget warn ({state} until {until})"
-            )
-        asked = _plain(self.asked)
-        return f"budget {self.budget!r} would be exceeded: {state}, this call may cost ${asked}; resets {until}"
-
-
-def _plain(amount: Decimal) -> str:
-    return f"{amount.normalize():f}"
-
-
-class Claim(NamedTuple):
-    """What a mutation asks of one account. Amounts in nanodollars."""
-
-    account: str
-    limit: int
-    blocking: bool
-    thresholds: tuple[int, ...]
-
-
-class Balance(NamedTuple):
-    """An account, in nanodollars."""
-
-    spent: int
-    held: int
-    unsettled: int
-    """The part of `spent` that is the estimates of holds which expired and were never settled."""
-
-
-class Answer(NamedTuple):
-    """What a store says to a mutation, after it."""
-
-    admitted: bool
-    refused_by: str | None
-    """The account of the first claim that had no room."""
-    balances: Mapping[str, Balance]
-    crossed: tuple[tuple[str, int], ...]
-    """Thresholds (account, percent) that this very step crossed: each is reported once in the life of an account."""
-
-
-class Store(Protocol):
-    """Where accounts live. Every method is one atomic step.
-
-    Mutations are idempotent by their key: a second one with the same key changes nothing. A store's own clock decides
-    when a hold expires; an expired hold is charged at its estimate.
-    """
-
-    local: bool
-    """Whether a call does no I/O, so that it may be made anywhere."""
-
-    def reserve(self, key: str, amount: int, claims: Sequence[Claim], ttl: float) -> Answer:
-        """Hold `amount` in all accounts, or in none if one that blocks has no room. Nothing is held when refused."""
-        ...
-
-    def settle(self, key: str, actual: int) -> Answer:
-        """Replace the hold (or the charge that its expiry made) by what was really spent, in the hold's accounts."""
-        ...
-
-    def release(self, key: str) -> Answer:
-        """Drop the hold: nothing was spent."""
-        ...
-
-    def charge(self, key: str, amount: int, claims: Sequence[Claim]) -> Answer:
-        """Spend without a hold: the call is over, so no limit refuses it."""
-        ...
-
-    def read(self, accounts: Iterable[str]) -> Mapping[str, Balance]:
-        """Balances of these accounts, expired holds already charged; zero for one that nothing has touched."""
-        ...
-
-
-class _Account:
-    __slots__ = ("crossed", "held", "limit", "spent", "thresholds", "unsettled")
-
-    def __init__(self) -> None:
-        self.spent = self.held = self.unsettled = 0
-        self.limit = 0
-        self.thresholds: tuple[int, ...] = ()
-        self.crossed: set[int] = set()
-
-    def balance(self) -> Balance:
-        return Balance(self.spent, self.held, self.unsettled)
-
-
-class _Hold:
-    __slots__ = ("accounts", "amount", "expires")
-
-    def __init__(self, amount: int, accounts: tuple[str, ...], expires: float) -> None:
-        self.amount = amount
-        self.accounts = accounts
-        self.expires = expires
-
-
-_REMEMBERED: Final = 4096
-"""Keys of finished calls kept for idempotency. Within one process a repeat comes at once or never."""
-
-
-class MemoryStore:
-    """The accounts of one process, gone when it ends. Safe for threads and for asyncio: a step takes microseconds."""
-
-    local = True
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._accounts: dict[str, _Account] = {}
-        # In the order they were made. A hold behind one that lives longer expires with it: late, never early.
-        self._holds: OrderedDict[str, _Hold] = OrderedDict()
-        self._expired: OrderedDict[str, _Hold] = OrderedDict()
-        self._done: OrderedDict[str, Answer] = OrderedDict()
-
-    def reserve(self, key: str, amount: int, claims: Sequence[Claim], ttl: float) -> Answer:
-        with self._lock:
-            self._expire()
-            if (before := self._done.get(key)) is not None:
-                return before
-            names = tuple(claim.account for claim in claims)
-            held = self._holds.get(key) or self._expired.get(key)
-            if held is not None:
-                return self._answer(held.accounts)
-            for claim in claims:
-                account = self._account(claim)
-                # A call that costs nothing is never refused, not even by a budget that is overspent.
-                if claim.blocking and amount and account.spent + account.held + amount > claim.limit:
-                    return Answer(False, claim.account, {name: self._balance(name) for name in names}, ())
-            for name in names:
-                self._accounts[name].held += amount
-            self._holds[key] = _Hold(amount, names, self._clock() + ttl)
-            return self._answer(names)
-
-    def settle(self, key: str, actual: int) -> Answer:
-        return self._finish(key, actual)
-
-    def release(self, key: str) -> Answer:
-        return self._finish(key, 0)
-
-    def charge(self, key: str, amount: int, claims: Sequence[Claim]) -> Answer:
-        with self._lock:
-            self._expire()
-            if (before := self._done.get(key)) is not None:
-                return before
-            for claim in claims:
-                self._account(claim).spent += amount
-            return self._remember(key, self._answer(tuple(claim.account for claim in claims)))
-
-    def read(self, accounts: Iterable[str]) -> Mapping[str, Balance]:
-        with self._lock:
-            self._expire()
-            return {name: self._balance(name) for name in accounts}
-
-    def after_fork(self) -> None:
-        """In a forked child: keep what was spent, forget the parent's holds, which the parent will settle."""
-        self._lock = threading.Lock()
-        self._holds.clear()
-        self._expired.clear()
-        for account in self._accounts.values():
-            account.held = 0
-
-    def _finish(self, key: str, actual: int) -> Answer:
-        with self._lock:
-            self._expire()
-            if (hold := self._holds.pop(key, None)) is not None:
-                for name in hold.accounts:
-                    account = self._accounts[name]
-                    account.held -= hold.amount
-                    account.spent += actual
-            elif (hold := self._expired.pop(key, None)) is not None:
-                for name in hold.accounts:
-                    account = self._accounts[name]
-                    account.unsettled -= hold.amount
-                    account.spent += actual - hold.amount
-            else:
-                return self._done.get(key, _NOTHING)
-            return self._remember(key, self._answer(hold.accounts))
-
-    def _expire(self) -> None:
-        now = self._clock()
-        while self._holds:
-            key, hold = next(iter(self._holds.items()))
-            if hold.expires > now:
-                return
-            del self._holds[key]
-            for name in hold.accounts:
-                account = self._accounts[name]
-                account.held -= hold.amount
-                account.spent += hold.amount
-                account.unsettled += hold.amount
-            self._expired[key] = hold
-            if len(self._expired) > _REMEMBERED:
-                self._expired.popitem(last=False)
-
-    def _account(self, claim: Claim) -> _Account:
-        account = self._accounts.get(claim.account)
-        if account is None:
-            account = self._accounts[claim.account] = _Account()
-        account.limit = claim.limit
-        account.thresholds = claim.thresholds
-        return account
-
-    def _balance(self, name: str) -> Balance:
-        account = self._accounts.get(name)
-        return Balance(0, 0, 0) if account is None else account.balance()
-
-    def _answer(self, names: tuple[str, ...]) -> Answer:
-        crossed: list[tuple[str, int]] = []
-        for name in names:
-            account = self._accounts[name]
-            for percent in account.thresholds:
-                if account.spent * 100 < account.limit * percent:
-                    break
-                if percent not in account.crossed:
-                    account.crossed.add(percent)
-                    crossed.append((name, percent))
-        return Answer(True, None, {name: self._balance(name) for name in names}, tuple(crossed))
-
-    def _remember(self, key: str, answer: Answer) -> Answer:
-        # A repeat is told the same, but that its thresholds were crossed is news only once.
-        self._done[key] = answer._replace(crossed=())
-        if len(self._done) > _REMEMBERED:
-            self._done.popitem(last=False)
-        return answer
-
-
-_NOTHING: Final = Answer(True, None, MappingProxyType({}), ())
-
-
-class _Line(NamedTuple):
+class Line(NamedTuple):
     """A budget in one period: everything that is the same for all calls until the period ends."""
 
     budget: Budget
-    period: Period
-    account: str
-    claim: Claim
+    subject: Subject
+    blocks: bool
+    until: int
+    """Unix seconds at which the line is no more the present one."""
+    normal: Request
+    high: Request
+    critical: Request
+
+    def request(self, priority: str | None) -> Request:
+        """What a call of this priority asks of the account."""
+        return self.critical if priority == "critical" else self.high if priority == "high" else self.normal
 
 
 class Admission:
-    """A call that was let through, until it is settled."""
+    """A call that budgets concern: what it may cost, and what the accounts said to that."""
 
-    __slots__ = ("amount", "key", "lines", "sent")
+    __slots__ = (
+        "amount", "attributes", "balances", "blocks", "key", "lines", "model", "request", "requests", "sent", "task"
+    )  # fmt: skip
 
-    def __init__(self, key: str, lines: tuple[_Line, ...], amount: int, sent: int) -> None:
-        self.key = key
-        self.lines = lines
-        self.amount = amount
-        """The estimate, nanodollars."""
-        self.sent = sent
-        """The part of it that the prompt alone costs."""
+    key: str
+    lines: tuple[Line, ...]
+    requests: tuple[Request, ...]
+    """What it asks of each line."""
+    blocks: tuple[Line, ...]
+    """Limits of the blocks of code that it is made in."""
+    request: Mapping[str, Any]
+    """Its attributes, with the model that is to be called."""
+    amount: int
+    """The estimate, nanodollars."""
+    sent: int
+    """The part of it that the prompt alone costs."""
+    task: str | None
+    model: str | None
+    """To be called instead of the one asked for."""
+    attributes: dict[str, AttributeValue]
+    """What the span starts with."""
+    balances: Sequence[Balance]
+    """Of the lines, when it was let through."""
+
+
+class Refusal(NamedTuple):
+    """A call that is not to be made."""
+
+    error: BudgetExceeded
+    attributes: Mapping[str, AttributeValue]
+    """Of its span."""
+
+
+class Check(NamedTuple):
+    """What the budgets would say to a call."""
+
+    allowed: bool
+    decision: Decision
+    budget: str | None
+    """The one that refuses, or else the one with the least room; None if none is concerned."""
+    asked: Decimal | None
+    """USD that the call is estimated at; None if its model has no price."""
+    remaining: Decimal | None
+    """USD that the budget has left, before the call."""
+    model: str | None
+    """What would be called: a cheaper model, if the budget gives one."""
+    reason: str
 
 
 class Guard:
-    """Asks the budgets before a call and settles with them after it."""
+    """The budgets of a process."""
 
     def __init__(
         self,
@@ -429,140 +138,503 @@ class Guard:
         book: PriceBook,
         store: Store | None = None,
         *,
+        routing: Routing | None = None,
         resource: Mapping[str, Any] | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         hold_seconds: float = HOLD_SECONDS,
+        journal: Path | None = None,
+        failed: Callable[[str, BaseException], None] | None = None,
+        logger: Callable[[], Logger] | None = None,
+        tell: Callable[[Event], None] | None = None,
+        notify: Callable[[Event], None] | None = None,
+        reload: Callable[[], None] | None = None,
     ) -> None:
-        """`resource` holds the attributes of this service, for scopes such as `service`; `clock` gives unix seconds."""
+        """`resource` holds the attributes of this service, for scopes such as `service`; `clock` gives unix seconds.
+
+        `journal` is the folder for what a store misses, `failed` takes errors of ours, `tell` and `notify` events.
+        `reload` looks every two seconds whether other budgets are to hold; it may take microseconds.
+        """
+        self._book = book
+        self.store: Final[Store] = store or MemoryStore()
+        self._resource = resource or {}
+        self._clock = clock or self.store.now
+        self.failed: Callable[[str, BaseException], None] = failed or (lambda _where, _error: None)
+        self._reload = reload
+        self._since = self._until = 0.0
+        """Between these, the lines are the present ones."""
+        self._all = False
+        """Every budget concerns every call."""
+        self._lengths = OutputLengths()
+        self._lines: tuple[Line, ...] = ()
+        self._values: OrderedDict[str, Line] = OrderedDict()
+        self._budgets: tuple[Budget, ...] = ()
+        self.routing: Routing | None = None
+        self.replace(budgets, routing)
+        self.events: Final = Events(
+            self.store, self._failed, clock=self._clock, logger=logger, tell=tell, notify=notify
+        )
+        self._accounts = Accounts(
+            self.store,
+            on_balances=self._look,
+            watched=lambda: [line.normal for line in self._present() if line.budget.per is None],
+            failed=self._failed,
+            journal=journal,
+            hold_seconds=hold_seconds,
+        )
+        self._own_store = MemoryStore(clock)
+        self._lock = threading.Lock()
+        self._decisions: dict[tuple[str, Decision], int] = {}
+        self._ids = _ids()
+
+    def _failed(self, where: str, error: BaseException) -> None:
+        self.failed(where, error)
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """The budgets that hold now."""
+        return self._budgets
+
+    def replace(self, budgets: Sequence[Budget], routing: Routing | None) -> None:
+        """Hold calls to these budgets from now on. What has been spent under a name stays spent."""
         names = [budget.name for budget in budgets]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two budgets are named {name!r}")
+        self.routing = routing
         self._budgets = tuple(budgets)
-        self._lines: tuple[_Line, ...] = ()
-        self._book = book
-        self.store: Final[Store] = MemoryStore() if store is None else store
-        self._resource = resource or {}
-        self._clock = clock
-        self._hold_seconds = hold_seconds
-        self._lock = threading.Lock()
-        self._snapshot: dict[str, Balance] = {}
-        self._decisions: dict[tuple[str, str], int] = {}
-        self._ids = _ids()
+        self._until = 0.0
+
+    # ---------------------------------------------------------------- a call
 
     def admit(
-        self, attributes: Mapping[str, Any], who: Attribution | None, characters: Callable[[], int]
-    ) -> Admission | tuple[BudgetExceeded, dict[str, AttributeValue]] | None:
+        self,
+        attributes: Mapping[str, Any],
+        who: Attribution | None,
+        characters: Callable[[], int],
+        may_swap: Callable[[], bool] = lambda: False,
+    ) -> Admission | Refusal | None:
         """Reserve for a call that is about to be made; None if no budget is concerned.
 
-        `attributes` are those of the request, `characters()` the length of the prompt's text. A refusal is the
-        exception to raise and the attributes of the refused span.
+        `attributes` are those of the request, `characters()` the length of the prompt's text, `may_swap()` whether the
+        call can be made with another model of its provider.
         """
-        matching = self._matching(attributes, who)
-        if not matching:
-            return None
-        amount, sent = self._estimate(attributes, characters)
-        if amount is None:
-            for line in matching:
-                if line.claim.blocking:
-                    balance = self.store.read((line.account,))[line.account]
-                    return self._refusal(line, balance, None, attributes)
-        key = next(self._ids)
-        answer = self.store.reserve(key, amount or 0, [line.claim for line in matching], self._hold_seconds)
-        self._news(answer, matching)
-        if (full := answer.refused_by) is not None:
-            for line in matching:
-                if line.account == full:
-                    return self._refusal(line, answer.balances[full], amount, attributes)
-        with self._lock:
-            for line in matching:
-                balance = answer.balances[line.account]
-                over = balance.spent + balance.held > line.claim.limit
-                said = (line.budget.name, "warned" if over else "allowed")
-                self._decisions[said] = self._decisions.get(said, 0) + 1
-        return Admission(key, matching, amount or 0, sent)
+        plan = self._plan(attributes, who, characters, may_swap)
+        if not isinstance(plan, Admission):
+            return plan
+        return self._admitted(plan, self._accounts.reserve(plan.key, plan.amount, plan.requests))
+
+    async def aadmit(
+        self,
+        attributes: Mapping[str, Any],
+        who: Attribution | None,
+        characters: Callable[[], int],
+        may_swap: Callable[[], bool] = lambda: False,
+    ) -> Admission | Refusal | None:
+        """`admit` on an event loop."""
+        plan = self._plan(attributes, who, characters, may_swap)
+        if not isinstance(plan, Admission):
+            return plan
+        try:
+            verdict = await self._accounts.areserve(plan.key, plan.amount, plan.requests)
+        except BaseException:
+            # Cancelled while it waited: nobody knows whether the store has held it.
+            self._accounts.settle(Settlement(plan.key, 0))
+            self._leave_blocks(plan.blocks, plan.key, 0)
+            raise
+        return self._admitted(plan, verdict)
 
     def settle(self, admission: Admission, priced: Priced | Plain) -> dict[str, AttributeValue]:
         """Replace a call's hold by what it cost; returns the budget attributes of its span."""
         pico = priced.total
-        error_type = priced.reading.kind.error_type
+        reading = priced.reading
+        error_type = reading.kind.error_type
         if pico is not None:
-            answer = self.store.settle(admission.key, _half_even(pico, 1000))
+            amount = _half_even(pico, 1000)
         elif error_type is None:
             # It was answered, so it was billed; the estimate is the best figure there is.
-            answer = self.store.settle(admission.key, admission.amount)
-        elif _may_have_been_billed(error_type):
-            answer = self.store.settle(admission.key, admission.sent)
+            amount = admission.amount
         else:
-            answer = self.store.release(admission.key)
-        self._news(answer, admission.lines)
-        return self._attributes(admission.lines, answer)
+            amount = admission.sent if _may_have_been_billed(error_type) else 0
+        if type(reading.output_tokens) is int and error_type is None:
+            self._lengths.learn(reading.kind.request_model, admission.task, reading.output_tokens)
+        self._leave_blocks(admission.blocks, admission.key, amount)
+        if not admission.lines:
+            return {}
+        claims = tuple([request[0] for request in admission.requests])
+        after = self._accounts.settle(Settlement(admission.key, amount, claims))
+        if after is None:
+            # The store will be told; until then this is what it will come to, as far as this process knows.
+            balances = [
+                Balance(before.spent + amount, max(0, before.held - admission.amount), before.unsettled)
+                for before in admission.balances
+            ]
+        else:
+            balances = [after[claim[0]] for claim in claims]
+            self._watch(admission.lines, balances)
+        return _attributes(admission.lines, balances)
 
     def charge(
-        self,
-        key: str,
-        attributes: Mapping[str, Any],
-        who: Attribution | None,
-        priced: Priced | Plain,
+        self, key: str, attributes: Mapping[str, Any], who: Attribution | None, priced: Priced | Plain
     ) -> dict[str, AttributeValue]:
         """Charge a call that nobody asked about before it was made; `key` is its own (trace and span id)."""
         pico = priced.total
-        matching = self._matching(attributes, who) if pico is not None else ()
-        if not matching or pico is None:
+        blocks = () if who is None else who.limits
+        if pico is None or not (self._budgets or blocks):
             return {}
-        answer = self.store.charge(key, _half_even(pico, 1000), [line.claim for line in matching])
-        self._news(answer, matching)
-        return self._attributes(matching, answer)
+        amount = _half_even(pico, 1000)
+        for line in blocks:
+            self._own_store.settle((Settlement(f"{key}:{line.subject.account}", amount, (line.normal.claim,)),))
+        lines = self._matching(attributes, who)
+        if not lines:
+            return {}
+        claims = tuple(line.normal.claim for line in lines)
+        after = self._accounts.settle(Settlement(key, amount, claims))
+        if after is None:
+            known = [self._accounts.balance(claim) or Balance(0, 0, 0) for claim in claims]
+            balances = [balance._replace(spent=balance.spent + amount) for balance in known]
+        else:
+            balances = [after[claim.account] for claim in claims]
+            self._watch(lines, balances)
+        return _attributes(lines, balances)
+
+    def check(self, attributes: Mapping[str, Any], who: Attribution | None, characters: int) -> Check:
+        """What `admit` would say. Reserves nothing, but may ask the store."""
+        plan = self._plan(attributes, who, lambda: characters, lambda: True, peek=True)
+        model = attributes.get(conventions.REQUEST_MODEL)
+        if plan is None:
+            return Check(True, "allowed", None, None, None, model, "no budget is concerned")
+        if isinstance(plan, Refusal):
+            error = plan.error
+            return Check(False, "refused", error.budget, error.asked, error.limit - error.spent - error.held, model,
+                         str(error))  # fmt: skip
+        lines = (*plan.blocks, *plan.lines)
+        balances = [self._own_store.read((line.normal.claim,)).balances[line.subject.account] for line in plan.blocks]
+        try:
+            answer = self.store.read([request.claim for request in plan.requests])
+            balances += [answer.balances[request.claim.account] for request in plan.requests]
+        except Exception as error:  # noqa: BLE001
+            self._failed("budgets.check", error)
+            balances += [self._accounts.balance(request.claim) or Balance(0, 0, 0) for request in plan.requests]
+        requests = (*(line.normal for line in plan.blocks), *plan.requests)
+        decision: Decision = "allowed"
+        for line, request, balance in zip(lines, requests, balances, strict=True):
+            most, used = request.claim.most, balance.spent + balance.held + plan.amount
+            if most is not None and plan.amount and used > most:
+                said = str(self._exceeded(line, balance, plan.amount, attributes, "limit"))
+                return Check(False, "refused", line.subject.budget, usd(plan.amount), _left(line, balance), model, said)
+            if used > line.subject.limit:
+                decision = "bypassed" if line.budget.blocks else "warned"
+        line, balance = max(zip(lines, balances, strict=True), key=lambda pair: _used(pair[0].subject, pair[1]))
+        reason = f"{line.subject.budget!r} has ${plain(_left(line, balance))} left in {line.subject.period}"
+        if plan.model is not None:
+            decision, model, reason = "downgraded", plan.model, str(plan.attributes[_WHY])
+        return Check(True, decision, line.subject.budget, usd(plan.amount), _left(line, balance), model, reason)
+
+    def remaining(self, who: Attribution | None, attributes: Mapping[str, Any]) -> tuple[Decimal, bool]:
+        """The least share that a matching budget has left, and whether one of them is in its emergency."""
+        lines = self._matching(attributes, who)
+        return self._room(lines, self._requests(lines, None))
 
     def new_key(self) -> str:
         """A key for a charge that has none of its own."""
         return next(self._ids)
 
-    def refresh(self) -> None:
-        """Read the balances of the present periods from the store, for the gauges. May do I/O."""
-        self._snapshot = dict(self.store.read([line.account for line in self._present()]))
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Have all settlements written. False if they were not in `timeout` seconds."""
+        return self._accounts.flush(timeout)
+
+    def close(self) -> None:
+        """Write what waits, and give back what the store holds."""
+        self._accounts.close()
+        self.events.close()
 
     def after_fork(self) -> None:
         """In a forked child: own ids, own lock, and none of the parent's decisions."""
         self._lock = threading.Lock()
         self._decisions = {}
         self._ids = _ids()
-        if isinstance(self.store, MemoryStore):
-            self.store.after_fork()
+        self._lengths.after_fork()
+        self._own_store.after_fork()
+        self._accounts.after_fork()
+        self.events.after_fork()
+
+    # ---------------------------------------------------------------- before the call
+
+    def _plan(
+        self,
+        attributes: Mapping[str, Any],
+        who: Attribution | None,
+        characters: Callable[[], int],
+        may_swap: Callable[[], bool],
+        peek: bool = False,
+    ) -> Admission | Refusal | None:
+        lines = self._matching(attributes, who)
+        blocks = () if who is None else who.limits
+        if not lines and not blocks:
+            return None
+        named: Mapping[str, str] = {} if who is None else who.attributes
+        priority, task = named.get(_PRIORITY), named.get(_TASK)
+        requests = self._requests(lines, priority)
+        marks: dict[str, AttributeValue] = {}
+        model: str | None = None
+        if self.routing is not None and may_swap():
+            swapped = self._cheaper(attributes, lines, requests)
+            if swapped is not None:
+                asked = attributes[conventions.REQUEST_MODEL]
+                model, reason = swapped
+                attributes = {**attributes, conventions.REQUEST_MODEL: model}
+                marks = {_ASKED: asked, _WHY: reason}
+                lines = self._matching(attributes, who)
+                requests = self._requests(lines, priority)
+        amount, sent = self._estimate(attributes, characters, task)
+        if amount is None:
+            for line, request in zip((*blocks, *lines), (*(b.normal for b in blocks), *requests), strict=True):
+                if request.claim.most is not None:
+                    balance = self._accounts.balance(request.claim) or Balance(0, 0, 0)
+                    return self._refusal(line, balance, None, attributes, "price", peek)
+        plan = Admission()
+        plan.key = next(self._ids)
+        plan.lines, plan.requests, plan.blocks, plan.request = lines, requests, blocks, attributes
+        plan.amount, plan.sent, plan.task = amount or 0, sent, task
+        plan.model, plan.attributes = model, marks
+        if not peek:
+            for index, line in enumerate(blocks):
+                key = f"{plan.key}:{line.subject.account}"
+                answer = self._own_store.reserve(key, plan.amount, (line.normal.claim,), HOLD_SECONDS)
+                if answer.refused_by is not None:
+                    self._leave_blocks(blocks[:index], plan.key, 0)
+                    balance = answer.balances[line.subject.account]
+                    return self._refusal(line, balance, plan.amount, attributes, "limit")
+        return plan
+
+    def _admitted(self, plan: Admission, verdict: Verdict) -> Admission | Refusal:
+        refused, reason, plan.balances = verdict
+        if refused is not None:
+            self._leave_blocks(plan.blocks, plan.key, 0)
+            return self._refusal(plan.lines[refused], plan.balances[refused], plan.amount, plan.request, reason)
+        for line, request, balance in zip(plan.lines, plan.requests, plan.balances, strict=True):
+            decision: Decision = "allowed"
+            if plan.model is not None and line.budget.policy == "downgrade":
+                decision = plan.attributes[_DECISION] = "downgraded"
+            elif balance[0] + balance[1] > line.subject.limit:
+                decision = "warned"
+                if line.blocks and request.claim.most is None:
+                    decision = plan.attributes[_DECISION] = "bypassed"
+            said = line.subject.budget, decision
+            with self._lock:
+                self._decisions[said] = self._decisions.get(said, 0) + 1
+        return plan
+
+    def _leave_blocks(self, blocks: Sequence[Line], key: str, amount: int) -> None:
+        for line in blocks:
+            self._own_store.settle((Settlement(f"{key}:{line.subject.account}", amount),))
+
+    def _estimate(
+        self, attributes: Mapping[str, Any], characters: Callable[[], int], task: str | None
+    ) -> tuple[int | None, int]:
+        """Nanodollars of the whole call and of its prompt, rounded up; None if the model has no price."""
+        kind = conventions.kind_of(attributes)
+        card = None if kind is None else card_of(kind, int(self._clock() * NANO), self._book)
+        if kind is None or card is None:
+            return None, 0
+        prompt = -(-characters() // CHARACTERS_PER_TOKEN)
+        output = 0
+        if kind.operation != "embeddings":
+            output = self._lengths.expected(kind.request_model, task, attributes.get(conventions.MAX_TOKENS))
+        quote = card.quote(prompt, 0, output, 0)
+        if quote is not None:
+            whole, sent, _, _, _ = quote
+            return -(-whole // 1000), -(-sent // 1000)
+        total = card.cost(Usage({"input": prompt, "output": output})).total
+        if total is None:
+            return None, 0
+        return -(-total // 1000), -(-(card.cost(Usage({"input": prompt})).total or 0) // 1000)
+
+    def _cheaper(
+        self, attributes: Mapping[str, Any], lines: Sequence[Line], requests: Sequence[Request]
+    ) -> tuple[str, str] | None:
+        """A model of the same provider for a call that a budget wants cheaper, and why."""
+        assert self.routing is not None
+        pairs = [pair for pair in zip(lines, requests, strict=True) if pair[0].budget.policy == "downgrade"]
+        provider, model = attributes.get(conventions.PROVIDER), attributes.get(conventions.REQUEST_MODEL)
+        if not pairs or not isinstance(provider, str) or not isinstance(model, str):
+            return None
+        # The vectors of another embedding model are of no use beside those that there are.
+        if attributes.get(conventions.OPERATION) not in _SWAPPED:
+            return None
+        share, emergency = self._room([line for line, _ in pairs], [request for _, request in pairs])
+        return self.routing.cheaper(provider, model, share, emergency)
+
+    def _room(self, lines: Sequence[Line], requests: Sequence[Request]) -> tuple[Decimal, bool]:
+        least, emergency = Decimal(1), False
+        for line, request in zip(lines, requests, strict=True):
+            balance = self._accounts.balance(request.claim) or Balance(0, 0, 0)
+            left = max(0, line.subject.limit - balance.spent - balance.held)
+            least = min(least, Decimal(left) / line.subject.limit)
+            if self.routing is not None:
+                soft = line.subject.soft_limit or line.subject.limit
+                emergency = emergency or self.routing.in_emergency(usd(soft), usd(balance.spent + balance.held))
+        return least, emergency
+
+    # ---------------------------------------------------------------- which budgets
+
+    def _present(self) -> tuple[Line, ...]:
+        """The budgets in the periods of now; of those per value only the pattern."""
+        now = self._clock()
+        if not self._since <= now < self._until:
+            self._turn(now)
+        return self._lines
+
+    def _turn(self, now: float) -> None:
+        """Another period has begun, the clock was put back, or it is time to look whether other budgets are to hold."""
+        soon = float("inf")
+        if self._reload is not None:
+            self._reload()
+            soon = now + RELOAD_SECONDS
+        lines = tuple(itertools.chain.from_iterable(_lines(budget, now) for budget in self._budgets))
+        if lines != self._lines:
+            self._lines = lines
+            self._values.clear()
+        self._all = all(not line.budget.scope and line.budget.per is None for line in lines)
+        self._since = max((line.subject.start for line in lines), default=now)
+        self._until = min((line.until for line in lines), default=soon)
+        self._until = min(self._until, soon)
+
+    def _matching(self, attributes: Mapping[str, Any], who: Attribution | None) -> tuple[Line, ...]:
+        lines = self._present()
+        if self._all:
+            return lines
+        named: Mapping[str, str] = {} if who is None else who.attributes
+        # A caller could choose which limit stops it.
+        ours = {key: named[key] for key in named if key not in who.received} if who and who.received else named
+        resource = self._resource
+        found = []
+        for line in lines:
+            budget = line.budget
+            known = ours if line.blocks else named
+            for key, wanted in budget.scope.items():
+                if wanted != (attributes.get(key) or known.get(key) or resource.get(key)):
+                    break
+            else:
+                if budget.per is None:
+                    found.append(line)
+                else:
+                    value = attributes.get(budget.per) or known.get(budget.per) or resource.get(budget.per)
+                    if value is not None:
+                        found.append(self._of_value(line, str(value)))
+        return tuple(found)
+
+    def _of_value(self, line: Line, value: str) -> Line:
+        """The line of a budget for one value of what it is per."""
+        end = "/" + quote(value[:200], safe=" @")
+        account = line.subject.account + end
+        with self._lock:
+            found = self._values.get(account)
+            if found is None:
+                found = self._values[account] = line._replace(
+                    subject=line.subject._replace(account=account, value=value),
+                    normal=_of_value(line.normal, end),
+                    high=_of_value(line.high, end),
+                    critical=_of_value(line.critical, end),
+                )
+                if len(self._values) > _VALUES:
+                    self._values.popitem(last=False)
+            return found
+
+    @staticmethod
+    def _requests(lines: Sequence[Line], priority: str | None) -> tuple[Request, ...]:
+        if priority is None:
+            return tuple([line.normal for line in lines])
+        return tuple([line.request(priority) for line in lines])
+
+    # ---------------------------------------------------------------- what is told
+
+    def _watch(self, lines: Sequence[Line], balances: Sequence[Balance]) -> None:
+        for line, balance in zip(lines, balances, strict=True):
+            if line.budget.policy != "observe":
+                self.events.watch(line.subject, balance)
+
+    def _look(self, balances: Mapping[str, Balance]) -> None:
+        """Balances have come from the store: see what is to be told of them."""
+        lines = {line.subject.account: line for line in self._present() if line.budget.per is None}
+        for account, balance in balances.items():
+            line = lines.get(account) or self._values.get(account)
+            if line is not None:
+                self._watch((line,), (balance,))
+
+    def _refusal(
+        self,
+        line: Line,
+        balance: Balance,
+        amount: int | None,
+        attributes: Mapping[str, Any],
+        reason: Reason,
+        peek: bool = False,
+    ) -> Refusal:
+        error = self._exceeded(line, balance, amount, attributes, reason)
+        if not peek:
+            said: tuple[str, Decision] = (line.subject.budget, "refused")
+            with self._lock:
+                self._decisions[said] = self._decisions.get(said, 0) + 1
+            self.events.refused(line.subject, balance)
+        # The status of the price is said too, so that nobody further on takes the span for an unpriced call.
+        return Refusal(error, {conventions.STATUS: "no_usage", **_state(line.subject, balance, "refused")})
+
+    @staticmethod
+    def _exceeded(
+        line: Line, balance: Balance, amount: int | None, attributes: Mapping[str, Any], reason: Reason
+    ) -> BudgetExceeded:
+        subject = line.subject
+        return BudgetExceeded(
+            subject.budget,
+            usd(subject.limit),
+            usd(balance.spent),
+            usd(balance.held),
+            None if amount is None else usd(amount),
+            None if subject.period == _BLOCK else local_time(line.until, line.budget.zone),
+            attributes.get(conventions.REQUEST_MODEL),
+            reason,
+            subject.value,
+        )
 
     def instruments(self, table: Table) -> None:
         """Show the budgets as gauges on the meter of this generation of the table."""
-        gauges: tuple[tuple[str, str, str, Callable[[_Line, Balance], float]], ...] = (
-            ("limit", "USD", "Limit of the budget", lambda line, _: float(line.budget.limit)),
+        gauges: tuple[tuple[str, str, str, Callable[[Subject, Balance], float]], ...] = (
+            ("limit", "USD", "Limit of the budget", lambda subject, _: subject.limit / NANO),
             ("spent", "USD", "Spent in the present period", lambda _, balance: balance.spent / NANO),
             ("held", "USD", "Reserved by calls under way", lambda _, balance: balance.held / NANO),
+            ("unsettled", "USD", "Part of spent: estimates of calls that never told what they cost",
+             lambda _, balance: balance.unsettled / NANO),
             ("remaining", "USD", "Limit less spent and held, never below 0",
              _remaining),
             ("utilization.ratio", "1", "Spent as a share of the limit", _used),
-            ("period.start", "s", "Start of the present period, unix time", lambda line, _: line.period.start),
-            ("period.end", "s", "End of the present period, unix time", lambda line, _: line.period.end),
+            ("period.start", "s", "Start of the present period, unix time", lambda subject, _: subject.start),
+            ("period.end", "s", "End of the present period, unix time", lambda subject, _: subject.end),
         )  # fmt: skip
         for name, unit, description, value in gauges:
             table.meter.create_observable_gauge(
                 f"costspan.budget.{name}", [table.observe(self._reader(value))], unit, description
             )
-        table.meter.create_observable_counter(
-            "costspan.budget.decisions",
-            [table.observe(self._observe_decisions)],
-            "{decision}",
-            "What budgets said to calls: allowed, warned, refused",
-        )
+        counters: tuple[tuple[str, str, str, Callable[[], list[Observation]]], ...] = (
+            ("decisions", "{decision}",
+             "What budgets said to calls: allowed, warned, downgraded, refused, bypassed", self._observe_decisions),
+            ("events", "{event}", "Events of budgets that this process has told", self._observe_events),
+            ("store.failures", "{failure}", "Steps that the store of the budgets failed at", self._observe_failures),
+        )  # fmt: skip
+        for name, unit, description, read in counters:
+            table.meter.create_observable_counter(f"costspan.budget.{name}", [table.observe(read)], unit, description)
 
-    def _reader(self, value: Callable[[_Line, Balance], float]) -> Callable[[], list[Observation]]:
+    def _reader(self, value: Callable[[Subject, Balance], float]) -> Callable[[], list[Observation]]:
         def read() -> list[Observation]:
-            if self.store.local:
-                self.refresh()
+            if not self.store.local and time.monotonic() - self._accounts.looked_at > STALE_SECONDS:
+                return []
             observations = []
             for line in self._present():
-                balance = self._snapshot.get(line.account)
+                balance = None if line.budget.per else self._accounts.balance(line.normal.claim)
                 if balance is not None:
-                    labels = {"costspan.budget.name": line.budget.name, "costspan.budget.period": line.period.id}
-                    observations.append(Observation(value(line, balance), labels))
+                    subject = line.subject
+                    labels = {"costspan.budget.name": subject.budget, "costspan.budget.period": subject.period}
+                    observations.append(Observation(value(subject, balance), labels))
             return observations
 
         return read
@@ -574,112 +646,131 @@ class Guard:
                 for (name, decision), count in self._decisions.items()
             ]
 
-    def _present(self) -> tuple[_Line, ...]:
-        """The budgets in the periods of now."""
-        now = self._clock()
-        lines = self._lines
-        for line in lines:
-            if not line.period.start <= now < line.period.end:
-                break
-        else:
-            if lines:
-                return lines
-        lines = tuple(_line(budget, period_at(budget.period, now)) for budget in self._budgets)
-        self._lines = lines
-        return lines
+    def _observe_events(self) -> list[Observation]:
+        return [
+            Observation(count, {"costspan.budget.name": name, "type": kind, "severity": severity})
+            for (name, kind, severity), count in list(self.events.counts.items())
+        ]
 
-    def _matching(self, attributes: Mapping[str, Any], who: Attribution | None) -> tuple[_Line, ...]:
-        named: Mapping[str, str] = {} if who is None else who.attributes
-        # A caller could choose which limit stops it.
-        ours = {key: named[key] for key in named if key not in who.received} if who and who.received else named
-        return tuple(
-            line
-            for line in self._present()
-            if all(
-                wanted
-                == (
-                    attributes.get(key)
-                    or (ours if line.budget.policy == "block" else named).get(key)
-                    or self._resource.get(key)
-                )
-                for key, wanted in line.budget.scope.items()
-            )
-        )
-
-    def _estimate(self, attributes: Mapping[str, Any], characters: Callable[[], int]) -> tuple[int | None, int]:
-        """Nanodollars of the whole call and of its prompt, rounded up; None if the model has no price."""
-        reading = conventions.read(attributes)
-        card = None if reading is None else card_of(reading.kind, int(self._clock() * NANO), self._book)
-        if reading is None or card is None:
-            return None, 0
-        prompt = -(-characters() // CHARACTERS_PER_TOKEN)
-        output = 0
-        if reading.kind.operation != "embeddings":
-            asked = attributes.get(conventions.MAX_TOKENS)
-            output = asked if isinstance(asked, int) and asked > 0 else ASSUMED_OUTPUT_TOKENS
-        whole = card.cost(Usage({"input": prompt, "output": output})).total
-        sent = card.cost(Usage({"input": prompt})).total
-        return (None if whole is None else -(-whole // 1000)), -(-(sent or 0) // 1000)
-
-    def _refusal(
-        self, line: _Line, balance: Balance, amount: int | None, attributes: Mapping[str, Any]
-    ) -> tuple[BudgetExceeded, dict[str, AttributeValue]]:
-        budget = line.budget
-        with self._lock:
-            said = (budget.name, "refused")
-            self._decisions[said] = self._decisions.get(said, 0) + 1
-        refusal = BudgetExceeded(
-            budget.name,
-            budget.limit,
-            _usd(balance.spent),
-            _usd(balance.held),
-            None if amount is None else _usd(amount),
-            datetime.fromtimestamp(line.period.end, UTC),
-            attributes.get(conventions.REQUEST_MODEL),
-        )
-        # The status of the price is said too, so that nobody further on takes the span for an unpriced call.
-        return refusal, {conventions.STATUS: "no_usage", **_state(line, balance, "refused")}
-
-    def _attributes(self, lines: tuple[_Line, ...], answer: Answer) -> dict[str, AttributeValue]:
-        """The attributes of the fullest budget: a span has room for one."""
-        known = [(line, answer.balances[line.account]) for line in lines if line.account in answer.balances]
-        if not known:
-            return {}
-        line, balance = max(known, key=lambda pair: _used(*pair)) if len(known) > 1 else known[0]
-        claim = line.claim
-        status: Status = "ok"
-        if balance.spent >= claim.limit:
-            status = "exceeded"
-        elif claim.thresholds and balance.spent * 100 >= claim.limit * claim.thresholds[0]:
-            status = "warning"
-        return _state(line, balance, status)
-
-    def _news(self, answer: Answer, lines: tuple[_Line, ...]) -> None:
-        for account, percent in answer.crossed:
-            for line in lines:
-                if line.account == account:
-                    _log.warning(
-                        "budget %r: %d %% of $%s reached in %s ($%s spent)",
-                        line.budget.name,
-                        percent,
-                        _plain(line.budget.limit),
-                        line.period.id,
-                        _plain(_usd(answer.balances[account].spent)),
-                    )
+    def _observe_failures(self) -> list[Observation]:
+        return [Observation(self._accounts.failures)]
 
 
-def _line(budget: Budget, period: Period) -> _Line:
-    account = f"{budget.name}:{period.id}"
+_DECISION: Final = "costspan.budget.decision"
+_ASKED: Final = "costspan.budget.asked_model"
+_WHY: Final = "costspan.budget.reason"
+_BLOCK: Final = "block"
+
+
+def block(budget: Budget) -> Line:
+    """The line of a limit on one run through a block of code."""
+    now = int(time.time())
+    account = f"{budget.name}:{uuid.uuid4().hex}"
+    return _line(budget, budget.name, int(budget.limit * NANO), account, Period(_BLOCK, now, now + 86400))
+
+
+def _lines(budget: Budget, now: float) -> Iterator[Line]:
+    """A budget in its present period, and beside it the day of a monthly one."""
+    account = quote(budget.name, safe=" ")
     limit = int(budget.limit * NANO)
-    return _Line(budget, period, account, Claim(account, limit, budget.policy == "block", budget.thresholds))
+    if budget.rolling:
+        present, *older = window_at(budget.period, now)
+        oldest = older[-1] if older else present
+        whole = Period(budget.period, oldest.start, present.end)
+        also = tuple(f"{account}:{period.id}" for period in older)
+        length = present.end - oldest.start
+        yield _line(budget, budget.name, limit, f"{account}:{present.id}", whole, also, length)
+        return
+    period = period_at(budget.period, now, budget.zone)
+    yield _line(budget, budget.name, limit, f"{account}:{period.id}", period)
+    if budget.daily_limit is not None:
+        day = period_at("day", now, budget.zone)
+        if budget.daily_limit == "even":
+            month = local_time(now, budget.zone)
+            share = budget.limit / monthrange(month.year, month.month)[1]
+        else:
+            share = budget.daily_limit
+        daily = int((share * NANO).to_integral_value(ROUND_DOWN))
+        yield _line(budget, f"{budget.name} (daily)", daily, f"{account} (daily):{day.id}", day, soft=False)
 
 
-def _used(line: _Line, balance: Balance) -> float:
-    return balance.spent / line.claim.limit
+def _line(
+    budget: Budget,
+    name: str,
+    limit: int,
+    account: str,
+    period: Period,
+    also: tuple[str, ...] = (),
+    length: int = 0,
+    *,
+    soft: bool = True,
+) -> Line:
+    soft_limit = int(budget.soft_limit * NANO) if soft and budget.soft_limit is not None else None
+    subject = Subject(
+        account, name, None, period.id, period.start, period.end, limit, soft_limit, budget.thresholds, budget.per,
+        budget.rolling,
+    )  # fmt: skip
+    keep_until = period.end + length + _KEPT_SECONDS
+
+    def request(most: int | None) -> Request:
+        claim = Claim(account, most if budget.blocks else None, also, keep_until)
+        assert budget.on_store_error is not None
+        return Request(claim, budget.on_store_error, period.end)
+
+    return Line(
+        budget,
+        subject,
+        budget.blocks,
+        period.end,
+        request(limit * budget.normal_percent // 100),
+        request(limit),
+        request(None),
+    )
 
 
-def _remaining(line: _Line, balance: Balance) -> float:
-    return max(0, line.claim.limit - balance.spent - balance.held) / NANO
+def _of_value(request: Request, end: str) -> Request:
+    claim = request.claim
+    also = tuple(account + end for account in claim.also)
+    return request._replace(claim=claim._replace(account=claim.account + end, also=also))
+
+
+def _attributes(lines: Sequence[Line], balances: Sequence[Balance]) -> dict[str, AttributeValue]:
+    """The attributes of the fullest budget: a span has room for one."""
+    line, balance = lines[0], balances[0]
+    if len(lines) > 1:
+        line, balance = max(zip(lines, balances, strict=True), key=lambda pair: _used(pair[0].subject, pair[1]))
+    subject = line.subject
+    limit, soft, thresholds = subject.limit, subject.soft_limit, subject.thresholds
+    spent = balance[0]
+    status: Status = "ok"
+    if spent >= limit:
+        status = "exceeded"
+    elif (thresholds and spent * 100 >= limit * thresholds[0]) or (soft is not None and spent >= soft):
+        status = "warning"
+    return _state(subject, balance, status)
+
+
+def _state(subject: Subject, balance: Balance, status: Status) -> dict[str, AttributeValue]:
+    spent, held, _ = balance
+    left = subject.limit - spent - held
+    return {
+        "costspan.budget.status": status,
+        "costspan.budget.name": subject.budget,
+        "costspan.budget.utilization": spent / subject.limit,
+        "costspan.budget.remaining": left / NANO if left > 0 else 0.0,
+    }
+
+
+def _used(subject: Subject, balance: Balance) -> float:
+    return balance.spent / subject.limit
+
+
+def _remaining(subject: Subject, balance: Balance) -> float:
+    return max(0, subject.limit - balance.spent - balance.held) / NANO
+
+
+def _left(line: Line, balance: Balance) -> Decimal:
+    return usd(max(0, line.subject.limit - balance.spent - balance.held))
 
 
 def _ids() -> Iterator[str]:
@@ -688,22 +779,9 @@ def _ids() -> Iterator[str]:
     return (f"{prefix}-{number}" for number in itertools.count())
 
 
-def _state(line: _Line, balance: Balance, status: Status) -> dict[str, AttributeValue]:
-    return {
-        "costspan.budget.status": status,
-        "costspan.budget.name": line.budget.name,
-        "costspan.budget.utilization": _used(line, balance),
-        "costspan.budget.remaining": _remaining(line, balance),
-    }
-
-
 def _may_have_been_billed(error_type: str) -> bool:
     """Whether a call that failed without usage may have reached a model: nobody answered, so nobody said no."""
     return any(sign in error_type for sign in ("Timeout", "Cancel", "Interrupt", "GeneratorExit"))
-
-
-def _usd(nano: int) -> Decimal:
-    return Decimal(nano).scaleb(-9)
 
 
 def _half_even(value: int, unit: int) -> int:

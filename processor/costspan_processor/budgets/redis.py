@@ -29,6 +29,10 @@ _TIMEOUT_SECONDS: Final = 0.5
 _EXACT: Final = 2**53
 _RECORDS_SECONDS: Final = 90 * 86400
 _FOR_EVER: Final = "+inf"
+_NO_ADDRESS: Final = (
+    "not an address of a Redis server: write redis://user:password@host:6379/0, and other characters than letters and "
+    "digits in the password as %XX; parameters are those of redis-py"
+)
 _FIELDS: Final = 4
 """Of an account: spent, held, unsettled, floor."""
 
@@ -276,13 +280,13 @@ return answer(is_there)
 class RedisStore:
     """Accounts on a server, for any number of processes on any number of machines.
 
-    url: `redis://`, `rediss://`, `unix://`, or `redis+cluster://`; its parameters are redis-py's. Connecting and reading
-        time out after half a second, unless `socket_connect_timeout` and `socket_timeout` say otherwise.
+    url: `redis://`, `rediss://`, `unix://`, or `redis+cluster://`; its parameters are redis-py's. Connecting and
+        reading time out after half a second, unless `socket_connect_timeout` and `socket_timeout` say otherwise.
     namespace: before all keys, in braces, so that a cluster keeps them together.
     clock: unix seconds, for tests; the server's clock if None.
 
     Lua compares amounts exactly up to 2**53 nanodollars ($9.0 million): a reservation that would bring an account that
-    has a limit above that is a StoreError. Raises ImportError if redis-py is missing, ValueError for a URL that is none.
+    has a limit above that is a StoreError. Raises ImportError without redis-py, ValueError for a URL that is none.
     """
 
     local = False
@@ -293,26 +297,27 @@ class RedisStore:
         except ImportError as error:
             raise ImportError("budgets in Redis need redis-py: pip install 'costspan[redis]'") from error
         self._errors: Final = (redis.RedisError, OSError, UnicodeError)
-        parts = urlsplit(url)
-        # Without the password, which may be in the address or among the parameters.
-        self._where: Final = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        self._where: Final = _shown(url)
         self._url: Final = url
-        self._clustered: Final = parts.scheme == CLUSTER
+        self._clustered: Final = url.startswith(f"{CLUSTER}:")
         self._namespace: Final = namespace
         self._clock: Final = clock
         self._keys: Final = tuple(f"{{{namespace}}}:{name}" for name in _KEYS)
         self._seen: tuple[float, float] | None = None
+        self._client: Any = None
         self._begin()
         if not self._clustered:
             # Nothing is sent yet; that of a cluster would ask it for its nodes.
             try:
                 self._client = self._connect(blocking=True)
-            except (ValueError, redis.RedisError) as error:
-                raise ValueError(f"{self._where}: {error}") from None
+                pool = self._client.connection_pool
+                pool.connection_class(**pool.connection_kwargs)
+            except (ValueError, TypeError, redis.RedisError):
+                raise ValueError(_NO_ADDRESS) from None
 
     def _begin(self) -> None:
         self._next_epoch = uuid.uuid4().hex
-        self._client: Any = None
+        self._client = None
         self._scripts: dict[str, Any] = {}
         self._loops: dict[asyncio.AbstractEventLoop, tuple[Any, Any]] = {}
 
@@ -487,6 +492,18 @@ class RedisStore:
             url = f"redis{self._url.removeprefix(CLUSTER)}"
             return (redis.RedisCluster if blocking else redis_asyncio.RedisCluster).from_url(url, **options)
         return (redis.Redis if blocking else redis_asyncio.Redis).from_url(self._url, **options)
+
+
+def _shown(url: str) -> str:
+    """The address without what may be a password: those are in the address, or among the parameters."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(_NO_ADDRESS) from None
+    if parts.scheme == "unix":
+        return f"unix://{parts.path}"
+    return f"{parts.scheme}://{parts.hostname}" + (f":{port}" if port else "")
 
 
 def _names(claims: Sequence[Claim]) -> list[str]:

@@ -25,7 +25,7 @@ def open_store(url: str) -> Store:
 
     >>> open_store("memory:").local
     True
-    >>> open_store("postgres://user:secret@host/budgets")
+    >>> open_store("postgres://user:secret@host/budgets")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     ValueError: no store of budgets is called 'postgres:': use memory:, sqlite:///relative.db, ...

@@ -26,13 +26,25 @@ KINDS = ("memory", "sqlite", "redis")
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One for all tests of a worker: they keep apart by their namespaces."""
+def redis_program() -> None:
+    """Without the program there are no tests of Redis; where everything must run that is a failure."""
     if not available():
         if os.environ.get("CI") == "true":
             pytest.fail(MISSING)
         pytest.skip(MISSING)
+
+
+@pytest.fixture(scope="session")
+def redis_server(redis_program: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One for all tests of a worker: they keep apart by their namespaces."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_redis(redis_program: None, tmp_path: Path) -> Iterator[RedisServer]:
+    """One for this test alone, which may stop it."""
+    with RedisServer(tmp_path) as server:
         yield server
 
 

@@ -1,0 +1,387 @@
+"""The accounts as the guard sees them: no step of them raises, and no settlement waits for a database.
+
+Where the store does I/O, settlements go to a queue, and one thread writes them, keeps the holds of calls under way
+alive, reads the balances for the gauges, and sends again what the store missed while it was away.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import uuid
+from collections import OrderedDict, deque
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from costspan_processor.budgets.memory import MemoryStore
+from costspan_processor.budgets.store import Answer, Balance, Claim, Settlement, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from costspan_processor.budgets.model import OnStoreError, Reason
+
+_log = logging.getLogger("costspan.budgets")
+
+HOLD_SECONDS: Final = 600.0
+"""How long the hold of a call lives when its process has died: longer than the time-outs of the providers' SDKs."""
+RETRY_SECONDS: Final = 2.0
+"""How long a store that failed is left alone."""
+REFRESH_SECONDS: Final = 1.0
+STALE_SECONDS: Final = 60.0
+"""Balances older than this are shown to nobody."""
+_LINGER_SECONDS: Final = 0.02
+"""How long a settlement may wait for others, to be written together with them."""
+_BATCH: Final = 200
+_KNOWN: Final = 10_000
+_EMPTY: Final = Balance(0, 0, 0)
+
+
+class Request(NamedTuple):
+    """What a call asks of one budget."""
+
+    claim: Claim
+    on_store_error: OnStoreError
+    until: float
+    """Unix seconds at which the account's period ends."""
+
+
+class Verdict(NamedTuple):
+    """What became of a reservation."""
+
+    refused: int | None
+    """Which request had no room."""
+    reason: Reason
+    balances: Sequence[Balance]
+    """Of the requests, in their order, after the step: as last known, where the store does not answer."""
+
+
+class Accounts:
+    """A store, with what it takes to live with it.
+
+    on_balances: told the balances that the thread has brought, by account; those of a settlement that is written at
+        once are its answer.
+    watched: the claims whose balances are looked at regularly.
+    failed: where errors of ours go.
+    journal: folder that keeps, while the store is away, what it has missed; None keeps it in memory alone.
+    """
+
+    def __init__(
+        self,
+        store: Any,
+        *,
+        on_balances: Callable[[dict[str, Balance]], None],
+        watched: Callable[[], Sequence[Request]],
+        failed: Callable[[str, BaseException], None],
+        journal: Path | None = None,
+        hold_seconds: float = HOLD_SECONDS,
+    ) -> None:
+        self.store: Final = store
+        self._in_memory: Final[bool] = store.local
+        self._on_balances = on_balances
+        self._watched = watched
+        self._failed = failed
+        self._folder = journal
+        self._hold_seconds = hold_seconds
+        self._begin()
+
+    def _begin(self) -> None:
+        self._owner = uuid.uuid4().hex
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._queue: deque[Settlement] = deque()
+        self._writing = 0
+        self._live: dict[str, None] = {}
+        self._known: OrderedDict[str, tuple[Balance, float]] = OrderedDict()
+        self._epoch: str | None = None
+        self._new_epoch: str | None = None
+        self._owners = 1
+        self._down_until = 0.0
+        self._local: MemoryStore | None = None
+        self._journaled = 0
+        self._has_journal = False
+        self.looked_at = 0.0
+        """When the balances were last read, monotonic seconds."""
+        self.failures = 0
+        """Steps that the store has failed at."""
+
+    # ---------------------------------------------------------------- before a call
+
+    def reserve(self, key: str, amount: int, requests: Sequence[Request]) -> Verdict:
+        """Hold `amount` in all accounts or in none."""
+        if self._in_memory:
+            claims = [request[0] for request in requests]
+            _, refused_by, balances, _ = self.store.reserve(key, amount, claims, self._hold_seconds)
+            refused = None if refused_by is None else [claim[0] for claim in claims].index(refused_by)
+            return Verdict(refused, "limit", [balances[claim[0]] for claim in claims])
+        if time.monotonic() >= self._down_until:
+            try:
+                answer = self.store.reserve(key, amount, [request.claim for request in requests], self._hold_seconds)
+            except Exception as error:  # noqa: BLE001  a client library may raise anything
+                self._fell(error)
+            else:
+                return self._reserved(key, requests, answer)
+        return self._reserve_locally(key, amount, requests)
+
+    async def areserve(self, key: str, amount: int, requests: Sequence[Request]) -> Verdict:
+        """`reserve` on an event loop."""
+        if self._in_memory:
+            return self.reserve(key, amount, requests)
+        if time.monotonic() >= self._down_until:
+            try:
+                claims = [request.claim for request in requests]
+                answer = await self.store.areserve(key, amount, claims, self._hold_seconds)
+            except Exception as error:  # noqa: BLE001
+                self._fell(error)
+            else:
+                return self._reserved(key, requests, answer)
+        return self._reserve_locally(key, amount, requests)
+
+    def _reserved(self, key: str, requests: Sequence[Request], answer: Answer) -> Verdict:
+        self._saw(answer, requests)
+        balances = [answer.balances[request.claim.account] for request in requests]
+        if answer.refused_by is not None:
+            for index, request in enumerate(requests):
+                if request.claim.account == answer.refused_by:
+                    return Verdict(index, "limit", balances)
+        self._live[key] = None
+        self._start()
+        return Verdict(None, "limit", balances)
+
+    def _reserve_locally(self, key: str, amount: int, requests: Sequence[Request]) -> Verdict:
+        """Decide by what this process knows: its part of what was left when the store was last heard."""
+        balances = [self.balance(request.claim) or _EMPTY for request in requests]
+        claims = []
+        for index, request in enumerate(requests):
+            most = request.claim.most
+            if most is None or request.on_store_error == "allow":
+                claims.append(Claim(request.claim.account))
+                continue
+            known = self.balance(request.claim)
+            if request.on_store_error == "deny" or known is None:
+                return Verdict(index, "store", balances)
+            left = max(0, most - known.spent - known.held)
+            claims.append(Claim(request.claim.account, left // max(1, self._owners)))
+        with self._lock:
+            local = self._local
+            if local is None:
+                local = self._local = MemoryStore()
+        answer = local.reserve(key, amount, claims, self._hold_seconds)
+        self._start()
+        if answer.refused_by is not None:
+            return Verdict([claim.account for claim in claims].index(answer.refused_by), "store", balances)
+        return Verdict(None, "store", balances)
+
+    # ---------------------------------------------------------------- after a call
+
+    def settle(self, settlement: Settlement) -> Mapping[str, Balance] | None:
+        """Write what a call cost. The balances after it, where they are known at once."""
+        if self._in_memory:
+            balances: Mapping[str, Balance] = self.store.settle((settlement,))[0].balances
+            return balances
+        self._live.pop(settlement.key, None)
+        local = self._local
+        if local is not None:
+            local.settle((settlement,))
+        self._queue.append(settlement)
+        self._start()
+        return None
+
+    def look(self) -> None:
+        """Read the balances that are watched. Does I/O, unless the store does none."""
+        requests = self._watched()
+        answer = self.store.read([request.claim for request in requests])
+        self._saw(answer, requests)
+        self.looked_at = time.monotonic()
+        self._on_balances(dict(answer.balances))
+
+    def balance(self, claim: Claim) -> Balance | None:
+        """What is known of an account, without I/O; None if nothing is."""
+        if self._in_memory:
+            balance: Balance = self.store.read((claim,)).balances[claim.account]
+            return balance
+        known = self._known.get(claim.account)
+        return None if known is None else known[0]
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Have everything written that waits. False if it was not in `timeout` seconds."""
+        until = time.monotonic() + timeout
+        while self._queue or self._writing:
+            self._start()
+            self._wake.set()
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.005)
+        return True
+
+    def close(self) -> None:
+        """Write what waits, and stop."""
+        self.flush(2.0)
+        self._closed = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(2.0)
+        self.store.close()
+
+    def after_fork(self) -> None:
+        """In a forked child: the parent writes what it owes; its thread and its holds are not ours."""
+        known = self._known
+        self.store.after_fork()
+        self._begin()
+        self._known = known
+
+    # ---------------------------------------------------------------- the store's own
+
+    def _saw(self, answer: Answer, requests: Sequence[Request]) -> None:
+        """Remember what an answer tells."""
+        if self._down_until:
+            self._rose()
+        if self._epoch != answer.epoch:
+            if self._epoch is not None:
+                self._new_epoch = answer.epoch
+                self._wake.set()
+            else:
+                self._epoch = answer.epoch
+        if self._new_epoch is not None:
+            return
+        known = self._known
+        for request in requests:
+            account = request.claim.account
+            known[account] = answer.balances[account], request.until
+        if len(known) > _KNOWN:
+            with self._lock:
+                while len(known) > _KNOWN:
+                    known.popitem(last=False)
+
+    def _fell(self, error: BaseException) -> None:
+        self.failures += 1
+        with self._lock:
+            first = not self._down_until
+            self._down_until = time.monotonic() + RETRY_SECONDS
+        if first:
+            _log.warning("the store of the budgets does not answer: %s", error)
+        if not isinstance(error, StoreError):
+            self._failed("budgets.store", error)
+
+    def _rose(self) -> None:
+        with self._lock:
+            self._down_until = 0.0
+            self._local = None
+        _log.warning("the store of the budgets answers again")
+
+    def _start(self) -> None:
+        if self._thread is None and not self._closed:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._work, name="costspan-budgets", daemon=True)
+                    self._thread.start()
+
+    def _work(self) -> None:
+        renewed = looked = time.monotonic()
+        replayed = False
+        while not self._closed:
+            self._wake.wait(_LINGER_SECONDS if self._queue else 0.1)
+            self._wake.clear()
+            now = time.monotonic()
+            if now < self._down_until:
+                self._keep()
+                continue
+            try:
+                if not replayed:
+                    self._replay()
+                    replayed = True
+                self._write()
+                if self._new_epoch is not None:
+                    self._restore(self._new_epoch)
+                if now >= renewed + self._hold_seconds / 3:
+                    renewed = now
+                    self._owners = self.store.renew(self._owner, list(self._live), self._hold_seconds)
+                if now >= looked + REFRESH_SECONDS or self._down_until:
+                    looked = now
+                    self.look()
+            except Exception as error:  # noqa: BLE001  the thread must live
+                self._fell(error)
+
+    def _write(self) -> None:
+        """Send what waits, as much as can be in one step."""
+        while self._queue:
+            batch = list(islice(self._queue, _BATCH))
+            self._writing = len(batch)
+            try:
+                answers = self.store.settle(batch)
+                for _ in batch:
+                    self._queue.popleft()
+                self._journaled = max(0, self._journaled - len(batch))
+                balances: dict[str, Balance] = {}
+                for answer in answers:
+                    balances.update(answer.balances)
+                for account, balance in balances.items():
+                    if account in self._known:
+                        self._known[account] = balance, self._known[account][1]
+                self._on_balances(balances)
+            finally:
+                self._writing = 0
+        if self._has_journal:
+            self._journal_file().unlink(missing_ok=True)
+            self._has_journal = False
+
+    def _restore(self, epoch: str) -> None:
+        """The store has begun anew: tell it what had been spent, as far as we know."""
+        now = self.store.now()
+        known = {account: balance.spent for account, (balance, until) in list(self._known.items()) if until > now}
+        self.store.restore(epoch, known)
+        self._epoch, self._new_epoch = epoch, None
+        _log.warning("the store of the budgets had lost its balances; %d of them were restored", len(known))
+
+    # ---------------------------------------------------------------- while the store is away
+
+    def _journal_file(self) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{self._owner}.jsonl"
+
+    def _keep(self) -> None:
+        """Write what waits to the journal, so that it outlives this process."""
+        waiting = len(self._queue)
+        if self._folder is None or waiting <= self._journaled:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._has_journal = True
+            with self._journal_file().open("a", encoding="utf-8") as file:
+                for settlement in islice(self._queue, self._journaled, waiting):
+                    file.write(json.dumps(settlement) + "\n")
+            self._journaled = waiting
+        except OSError as error:
+            self._failed("budgets.journal", error)
+
+    def _replay(self) -> None:
+        """Send what processes that ended while the store was away have left in their journals."""
+        if self._folder is None or not self._folder.is_dir():
+            return
+        for file in sorted(self._folder.glob("*.jsonl")):
+            if file == self._journal_file():
+                continue
+            settlements = list(_read_journal(file))
+            for start in range(0, len(settlements), _BATCH):
+                self.store.settle(settlements[start : start + _BATCH])
+            # One that still lives has all of it in memory too; to be sent twice changes nothing.
+            file.unlink(missing_ok=True)
+
+
+def _read_journal(file: Path) -> list[Settlement]:
+    """The settlements in a journal. The last line may have been cut off when its process died."""
+    settlements = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            key, amount, claims = json.loads(line)
+            settlements.append(
+                Settlement(key, amount, tuple(Claim(a, most, tuple(also), until) for a, most, also, until in claims))
+            )
+        except (ValueError, TypeError):
+            continue
+    return settlements
