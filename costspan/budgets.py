@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry._logs import get_logger
 
 from costspan.book import folder
 from costspan.tracking import track

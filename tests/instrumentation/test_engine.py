@@ -54,15 +54,19 @@ class Watcher:
         self.failures: list[tuple[str, BaseException]] = []
         self.raises: BaseException | None = None
         self.prompt_characters: list[int] = []
+        self.may_swap: list[bool] = []
 
-    def before(self, attributes: Any, characters: Callable[[], int]) -> Said | None:
+    def before(self, attributes: Any, characters: Callable[[], int], may_swap: Callable[[], bool]) -> Said | None:
+        self.may_swap.append(may_swap())
         self.prompt_characters.append(characters())
         if self.raises:
             raise self.raises
         return self.decision
 
-    async def abefore(self, attributes: Any, characters: Callable[[], int]) -> Said | None:
-        return self.before(attributes, characters)
+    async def abefore(
+        self, attributes: Any, characters: Callable[[], int], may_swap: Callable[[], bool]
+    ) -> Said | None:
+        return self.before(attributes, characters, may_swap)
 
     def after(self, token: object, attributes: Any, at: int, duration: float, first_chunk: Any, context: Any) -> Any:
         self.after_calls.append({**attributes, "token": token, "duration": duration, "first_chunk": first_chunk})

@@ -24,10 +24,10 @@ class _Failures:
     def __init__(self) -> None:
         self.failures: list[BaseException] = []
 
-    def before(self, attributes: Any, characters: Any) -> None:
+    def before(self, *_: Any) -> None:
         return None
 
-    async def abefore(self, attributes: Any, characters: Any) -> None:
+    async def abefore(self, *_: Any) -> None:
         return None
 
     def after(self, *_: Any) -> dict[str, Any]:

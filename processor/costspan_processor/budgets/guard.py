@@ -653,7 +653,7 @@ class Guard:
         ]
 
     def _observe_failures(self) -> list[Observation]:
-        return [Observation(self._accounts.failures)]
+        return [] if self.store.local else [Observation(self._accounts.failures)]
 
 
 _DECISION: Final = "costspan.budget.decision"

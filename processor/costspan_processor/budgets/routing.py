@@ -310,6 +310,18 @@ def did_you_mean(word: object, known: Collection[str], otherwise: bool = False) 
     return f"; known are {', '.join(known) or 'none'}" if otherwise else ""
 
 
+def shown(value: object) -> str:
+    """A value as an error quotes it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a table"
+    text = str(value) if isinstance(value, Decimal) else repr(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
 def _one_of(what: str, word: object, known: Collection[str]) -> str:
     if isinstance(word, str) and word in known:
         return word
@@ -372,7 +384,7 @@ class _Reading:
 
     def path(self, value: object, place: str) -> tuple[Step, ...]:
         if not isinstance(value, list) or not value:
-            self.wrong(place, f"must be a list of steps, each with 'above' and 'model', not {_shown(value)}")
+            self.wrong(place, f"must be a list of steps, each with 'above' and 'model', not {shown(value)}")
             return ()
         steps: list[Step] = []
         for position, entry in enumerate(value):
@@ -403,7 +415,7 @@ class _Reading:
         table = self.table(value, place, Emergency._fields)
         models = table.get("models")
         if not isinstance(models, list) or not models:
-            self.wrong(f"{place}.models", f"must be a list of {_A_TARGET}, not {_shown(models)}")
+            self.wrong(f"{place}.models", f"must be a list of {_A_TARGET}, not {shown(models)}")
             models = []
         targets = [self.target(model, f"{place}.models[{position}]") for position, model in enumerate(models)]
         emergency = Emergency(tuple(target for target in targets if target is not None))
@@ -414,14 +426,14 @@ class _Reading:
             amount = _number(table["remaining_usd"])
             if amount is None or amount < 0:
                 at = f"{place}.remaining_usd"
-                self.wrong(at, f"must be an amount in USD, 0 or more, not {_shown(table['remaining_usd'])}")
+                self.wrong(at, f"must be an amount in USD, 0 or more, not {shown(table['remaining_usd'])}")
             emergency = emergency._replace(remaining_usd=amount or Decimal(0))
         return emergency
 
     def table(self, value: object, place: str, known: tuple[str, ...] | None = None) -> Mapping[str, Any]:
         """A table with no other keys than the known ones."""
         if not isinstance(value, dict):
-            self.wrong(place, f"must be a table, not {_shown(value)}")
+            self.wrong(place, f"must be a table, not {shown(value)}")
             return {}
         for key in value if known is not None else ():
             if key not in (known or ()):
@@ -441,20 +453,20 @@ class _Reading:
             return str(table[name])
         value = table.get(name)
         meant = did_you_mean(value, known)
-        choice = f"must be one of {', '.join(known) or 'none: there are none'}, not {_shown(value)}{meant}"
+        choice = f"must be one of {', '.join(known) or 'none: there are none'}, not {shown(value)}{meant}"
         self.wrong(f"{place}.{name}", choice)
         return ""
 
     def target(self, value: object, place: str) -> Target | None:
         target = _target(value)
         if target is None:
-            self.wrong(place, f"must be {_A_TARGET}, not {_shown(value)}")
+            self.wrong(place, f"must be {_A_TARGET}, not {shown(value)}")
         return target
 
     def share(self, value: object, place: str) -> Decimal | None:
         share = _number(value)
         if share is None or not 0 <= share <= 1:
-            self.wrong(place, f"must be a share from 0 to 1, not {_shown(value)}")
+            self.wrong(place, f"must be a share from 0 to 1, not {shown(value)}")
             return None
         return share
 
@@ -465,14 +477,3 @@ def _number(value: object) -> Decimal | None:
     # The digits that were written, not the nearest binary fraction.
     number = Decimal(str(value))
     return number if number.is_finite() else None
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        return "a table"
-    text = str(value) if isinstance(value, Decimal) else repr(value)
-    return text if len(text) < 60 else f"{text[:57]}..."

@@ -39,7 +39,7 @@ _APPLICATION: Final = 0x636F7374
 """`PRAGMA application_id` of our files: "cost"."""
 _WAIT_SECONDS: Final = 4.0
 """How long to queue for the gate. SQLite waits for strangers, such as its own shell, for one second more."""
-_POLL_SECONDS: Final = 0.001
+_POLL_SECONDS: Final = 0.002
 _LOOK_SECONDS: Final = 0.01
 """How long the file is taken for the one of its name without looking."""
 _EXPIRED_A_STEP: Final = 100

@@ -237,6 +237,21 @@ class TestTime:
         clock.now += 30
         assert store.renew("a", [], 60) == 1
 
+    @pytest.mark.parametrize("hours", [2, -2])
+    def test_a_clock_that_is_set_loses_no_money_and_counts_none_twice(
+        self, hours: int, store: Store, clock: Clock
+    ) -> None:
+        store.reserve("a", 600, [claim(most=None)], 60)
+        clock.now += 3600 * hours
+        store.reserve("b", 500, [claim(most=None)], 60)
+        estimate = (600, 500, 600) if hours > 0 else (0, 1100, 0)
+        assert money(store) == [estimate]
+        clock.now -= 3600 * hours
+        assert money(store)[0].spent + money(store)[0].held == 1100
+        for _ in range(2):
+            store.settle([Settlement("a", 60), Settlement("b", 50)])
+        assert money(store) == [(110, 0, 0)]
+
     def test_now_is_the_time_of_its_clock(self, store: Store, clock: Clock) -> None:
         assert store.now() == clock.now
         clock.now += 5
