@@ -144,7 +144,7 @@ for index = 1, tonumber(take()) do
             local start = tonumber(place) * 4
             total = total + (found[start + 1] or 0) + (found[start + 2] or 0) + (found[start + 4] or 0)
         end
-        if total > 9007199254740992 then
+        if total >= 9007199254740992 then
             return redis.error_reply('ERR more than 2^53 nanodollars in ' .. account)
         end
         if total > tonumber(most) then return answer('refused', found, account) end
@@ -296,7 +296,7 @@ class RedisStore:
             import redis
         except ImportError as error:
             raise ImportError("budgets in Redis need redis-py: pip install 'costspan[redis]'") from error
-        self._errors: Final = (redis.RedisError, OSError, UnicodeError)
+        self._errors: Final = (redis.RedisError, redis.exceptions.RedisClusterException, OSError, UnicodeError)
         self._where: Final = _shown(url)
         self._url: Final = url
         self._clustered: Final = url.startswith(f"{CLUSTER}:")
@@ -414,7 +414,7 @@ class RedisStore:
         self, key: str, amount: int, claims: Sequence[Claim], ttl: float
     ) -> tuple[tuple[str, ...], list[str | int | float]]:
         """Keys and arguments of the script."""
-        if amount > _EXACT:
+        if amount >= _EXACT:
             raise StoreError(f"{self._where}: {amount} nanodollars are more than Redis counts exactly")
         names = _names(claims)
         till = _FOR_EVER if any(not claim.keep_until for claim in claims) else max(c.keep_until for c in claims)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import uuid
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache, lru_cache, partial
@@ -95,9 +96,6 @@ _REMEDIES: Final = {
     sqlite3.SQLITE_BUSY: "end the program that keeps it locked",
 }
 
-_of_parents: list[object] = []
-"""Connections that a forked child was left with. SQLite must not close them there."""
-
 
 class SQLiteStore:
     """Accounts in a file, for the processes of one machine; not for a network file system.
@@ -121,6 +119,7 @@ class SQLiteStore:
         self._epoch = ""
         self._settled = random.randrange(_SWEEP_EVERY)  # noqa: S311  so that short-lived processes sweep too
         self._looked_at = {table: "" for table, _, _ in _SWEEPS}
+        _stores.add(self)
 
     def reserve(self, key: str, amount: int, claims: Sequence[Claim], ttl: float) -> Answer:
         def step(now: float) -> Answer:
@@ -260,12 +259,9 @@ class SQLiteStore:
         return self._step(step)
 
     def after_fork(self) -> None:
+        # The connection was closed before: see _before_fork.
         self._lock = threading.Lock()
         self._worker = None
-        if self._connection is not None:
-            _of_parents.append((self._connection, self._execute))
-            self._connection = None
-        self._gate.close()
 
     def close(self) -> None:
         if self._worker is not None:
@@ -468,6 +464,33 @@ class SQLiteStore:
         self._gate.close()
 
 
+_stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
+_stopped: list[SQLiteStore] = []
+
+
+def _before_fork() -> None:
+    """Close the connections: SQLite can use none of a parent, and takes its locks for those of the child."""
+    for store in list(_stores):
+        if store._lock.acquire(True, _WAIT_SECONDS):
+            _stopped.append(store)
+            store._drop()
+
+
+def _after_fork_in_parent() -> None:
+    while _stopped:
+        _stopped.pop()._lock.release()
+
+
+def _after_fork_in_child() -> None:
+    _stopped.clear()
+    for store in list(_stores):
+        store.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
 class _Gate:
     """A lock beside the database, which makes processes queue fairly: SQLite's own waiting starves some of them.
 
@@ -507,7 +530,7 @@ class _Gate:
             self._unlock(self._descriptor)
 
     def close(self) -> None:
-        """Close the lock file, which unlocks it; not so in a forked child, since the parent has it open."""
+        """Close the lock file, which unlocks it."""
         self._entered = False
         if self._descriptor is not None:
             os.close(self._descriptor)
