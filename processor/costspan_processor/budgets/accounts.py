@@ -6,11 +6,13 @@ alive, reads the balances for the gauges, and sends again what the store missed 
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import threading
 import time
 import uuid
+import weakref
 from collections import OrderedDict, deque
 from itertools import islice
 from pathlib import Path
@@ -38,6 +40,10 @@ _LINGER_SECONDS: Final = 0.02
 _BATCH: Final = 200
 _KNOWN: Final = 10_000
 _EMPTY: Final = Balance(0, 0, 0)
+_EXIT_SECONDS: Final = 2.0
+
+_open: weakref.WeakSet[Accounts] = weakref.WeakSet()
+"""Those with a thread."""
 
 
 class Request(NamedTuple):
@@ -190,6 +196,7 @@ class Accounts:
             local.settle((settlement,))
         self._queue.append(settlement)
         self._start()
+        self._wake.set()
         return None
 
     def look(self) -> None:
@@ -219,9 +226,14 @@ class Accounts:
             time.sleep(0.005)
         return True
 
+    def finish(self) -> None:
+        """Before the process ends: write what waits, to the journal if it must be."""
+        if not self.flush(_EXIT_SECONDS):
+            self._keep()
+
     def close(self) -> None:
         """Write what waits, and stop."""
-        self.flush(2.0)
+        self.finish()
         self._closed = True
         self._wake.set()
         if self._thread is not None:
@@ -241,13 +253,7 @@ class Accounts:
         """Remember what an answer tells."""
         if self._down_until:
             self._rose()
-        if self._epoch != answer.epoch:
-            if self._epoch is not None:
-                self._new_epoch = answer.epoch
-                self._wake.set()
-            else:
-                self._epoch = answer.epoch
-        if self._new_epoch is not None:
+        if not self._is_same(answer.epoch):
             return
         known = self._known
         for request in requests:
@@ -257,6 +263,16 @@ class Accounts:
             with self._lock:
                 while len(known) > _KNOWN:
                     known.popitem(last=False)
+
+    def _is_same(self, epoch: str) -> bool:
+        """Whether this is the store that we know; what one that has begun anew says is not to be remembered yet."""
+        if self._epoch is None:
+            self._epoch = epoch
+        if self._epoch == epoch:
+            return True
+        self._new_epoch = epoch
+        self._wake.set()
+        return False
 
     def _fell(self, error: BaseException) -> None:
         self.failures += 1
@@ -278,15 +294,18 @@ class Accounts:
         if self._thread is None and not self._closed:
             with self._lock:
                 if self._thread is None:
+                    _open.add(self)
                     self._thread = threading.Thread(target=self._work, name="costspan-budgets", daemon=True)
                     self._thread.start()
 
     def _work(self) -> None:
-        renewed = looked = time.monotonic()
+        renewed = looked = float("-inf")
         replayed = False
         while not self._closed:
-            self._wake.wait(_LINGER_SECONDS if self._queue else 0.1)
+            self._wake.wait(REFRESH_SECONDS)
             self._wake.clear()
+            if self._queue:
+                time.sleep(_LINGER_SECONDS)
             now = time.monotonic()
             if now < self._down_until:
                 self._keep()
@@ -320,10 +339,11 @@ class Accounts:
                 balances: dict[str, Balance] = {}
                 for answer in answers:
                     balances.update(answer.balances)
-                for account, balance in balances.items():
-                    if account in self._known:
-                        self._known[account] = balance, self._known[account][1]
-                self._on_balances(balances)
+                if self._is_same(answers[-1].epoch):
+                    for account, balance in balances.items():
+                        if (known := self._known.get(account)) is not None:
+                            self._known[account] = balance, known[1]
+                    self._on_balances(balances)
             finally:
                 self._writing = 0
         if self._has_journal:
@@ -385,3 +405,9 @@ def _read_journal(file: Path) -> list[Settlement]:
         except (ValueError, TypeError):
             continue
     return settlements
+
+
+@atexit.register
+def _finish() -> None:
+    for accounts in list(_open):
+        accounts.finish()
