@@ -60,11 +60,12 @@ class Ending(SpanProcessor):
             attributes: Mapping[str, Any] = span._attributes._dict  # type: ignore[union-attr]
         except AttributeError:
             attributes = span.attributes or {}
-        if self._waiting or not self._passed(attributes):
-            self.ending(span, attributes)
+        passed = self._passed(attributes)
+        if not passed or self._waiting:
+            self.ending(span, attributes, passed)
 
-    def ending(self, span: Span, attributes: Mapping[str, Any]) -> None:
-        """A span ends that has `attributes`."""
+    def ending(self, span: Span, attributes: Mapping[str, Any], passed: bool) -> None:
+        """A span ends that has `attributes`. `passed`: it would not be seen if its id were not waited for."""
         raise NotImplementedError
 
 

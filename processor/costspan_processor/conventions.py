@@ -39,6 +39,8 @@ ITERATIONS: Final = "costspan.usage.iterations"
 BY_MODEL: Final = "costspan.usage.by_model"
 INCONSISTENT: Final = "costspan.usage.inconsistent"
 GUESSED: Final = "costspan.usage.guessed"
+UNSAID: Final = "costspan.usage.unsaid"
+"""Meters that the span would not tell of, whatever was used: never on a span, but what a translated one says."""
 ROLLUP: Final = "costspan.rollup"
 
 _SYSTEM = "gen_ai.system"
@@ -90,12 +92,12 @@ OLDER: Final[dict[str, str]] = {
 }
 """Spellings of earlier conventions: used where today's is absent, since some emitters send both."""
 
-_ASIDE: Final = frozenset({ESTIMATED, REPORTED_COST, ITERATIONS, BY_MODEL, INCONSISTENT, GUESSED})
+_ASIDE: Final = frozenset({ESTIMATED, REPORTED_COST, ITERATIONS, BY_MODEL, INCONSISTENT, GUESSED, UNSAID})
 """Attributes under `costspan.usage.` that are no meter."""
 
 KIND: Final = (
     OPERATION, PROVIDER, _SYSTEM, REQUEST_MODEL, RESPONSE_MODEL, SERVER_ADDRESS, SERVER_PORT, ERROR_TYPE, SERVICE_TIER,
-    _RESPONSE_TIER, _REQUEST_TIER, GEO, ESTIMATED, ROLLUP,
+    _RESPONSE_TIER, _REQUEST_TIER, GEO, ESTIMATED, UNSAID, ROLLUP,
 )  # fmt: skip
 """Attributes that tell the kind of a call, as opposed to what it used."""
 
@@ -115,7 +117,7 @@ class Kind:
 
     __slots__ = (
         "billed", "error_type", "estimated", "geo", "newest", "operation", "provider", "request_model",
-        "response_model", "server_address", "server_port", "tier",
+        "response_model", "server_address", "server_port", "tier", "unsaid",
     )  # fmt: skip
 
     newest: tuple[PriceBook, int, RateCard, tuple[dict[str, Any], dict[str, Any]]] | None
@@ -134,8 +136,10 @@ class Kind:
         self.server_address: Final = _text(get(SERVER_ADDRESS))
         self.server_port: Final[int | None] = get(SERVER_PORT)
         self.error_type: Final = _text(get(ERROR_TYPE))
-        self.estimated: Final = get(ESTIMATED) is True
-        """The usage is an estimate: the provider never said."""
+        self.estimated = get(ESTIMATED) is True
+        """The usage is an estimate: the provider never said, or whoever made the span left out what the price needs."""
+        self.unsaid: Final[tuple[str, ...]] = () if self.estimated else tuple(get(UNSAID) or ())
+        """Meters that make it one where the model has a price of its own for them."""
         tier = get(SERVICE_TIER)
         if tier is None:
             tier = get(_RESPONSE_TIER)

@@ -137,8 +137,10 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "completion": "text_completion",
     "embedding": "embeddings",
     "llm_call": "chat",
+    "responses": "chat",
+    "aresponses": "chat",
 }
-_REQUEST_TYPE: Final = ("llm.request.type", {**OPERATIONS, "chat": "chat", "rerank": "rerank", "responses": "chat"})
+_REQUEST_TYPE: Final = ("llm.request.type", {**OPERATIONS, "chat": "chat", "rerank": "rerank"})
 
 
 class Dialect(NamedTuple):
@@ -166,11 +168,16 @@ class Dialect(NamedTuple):
     lost: Mapping[str, tuple[str, ...]] = {}
     """Provider (* is any other) -> what its spans leave out though the price depends on it: such a call is an estimate.
 
-    `TTL`, `CACHE`, `TOOLS` and `AUDIO` are lost only where a span does not say it, anything else always."""
+    `TTL`, `CACHE`, `WRITES`, `TIER`, `TOOLS` and `AUDIO` are lost only where a span does not say it and the price
+    depends on it, anything else always."""
     shown: tuple[str, ...] = ()
-    """Beginnings of the attributes that hold the tools which a call was offered, as JSON."""
+    """Beginnings of the attributes that hold the tools which a call was offered, as JSON, or what tools cost."""
+    shown_with: tuple[str, ...] = ()
+    """Attributes one of which a span has if those hold the provider's own tools too; if empty, all spans' do."""
     cost: tuple[str, ...] = ()
     """Attributes with the library's own figure of the cost, taken where its spans leave out what ours depends on."""
+    ticks: str = ""
+    """The attribute with the provider's own figure of the cost, in 10^-10 USD: where it is, nothing is lost."""
     services: tuple[str, ...] = ()
     """Names of services (`service.name`) that speak it, whatever the scope."""
     guess: bool = False
@@ -181,16 +188,23 @@ TTL: Final = "how long a cache write lives"
 """Lost where something was written and its lifetime is not on the span."""
 CACHE: Final = "what was read from the cache"
 """Lost where the span says nothing of cache reads."""
+WRITES: Final = "what was written to the cache"
+"""Lost where the span says nothing of cache writes and the model's cost more than other input."""
 TOOLS: Final = "what the provider's own tools were used for"
 """Lost where a call may have been offered some (web search and the like), which are billed beside the tokens."""
 AUDIO: Final = "how much of it was audio"
-"""Lost where the model's name says that it hears or speaks."""
-_TIER: Final = "the service tier"
+"""Lost where the model's audio has a price of its own."""
+TIER: Final = "the service tier"
+"""Lost where the span says nothing of it."""
 _GATEWAYS: Final = {
     "perplexity": ("the fee of a request",),
     "openrouter": ("what the provider itself says that it costs",),
 }
 """Lost by all who read the tokens alone."""
+_AUDIO_OF_OPENAI: Final = {
+    "prompt_tokens_details.audio_tokens": "gen_ai.usage.audio.input_tokens",
+    "completion_tokens_details.audio_tokens": "gen_ai.usage.audio.output_tokens",
+}
 _USAGE_OF_ANTHROPIC: Final = {
     "cache_creation.ephemeral_5m_input_tokens": CACHE_WRITE_5M,
     "cache_creation.ephemeral_1h_input_tokens": CACHE_WRITE_1H,
@@ -198,12 +212,16 @@ _USAGE_OF_ANTHROPIC: Final = {
     "server_tool_use.web_search_requests": "costspan.usage.web_searches",
 }
 
-_PARAMETERS: Final = {"llm.invocation_parameters": {"service_tier": "openai.request.service_tier"}}
 _OFFERED: Final = ("llm.tools.", "llm.invocation_parameters")
 _DEFINED: Final = ("gen_ai.tool.definitions",)
-_OPENINFERENCE_KINDS: Final = (
-    "openinference.span.kind",
-    {"LLM": "chat", "EMBEDDING": "embeddings", "RERANKER": "rerank", "AGENT": "invoke_agent"},
+_OPENINFERENCE: Final = Dialect(
+    "OpenInference",
+    ("openinference.*",),
+    kinds=(
+        "openinference.span.kind",
+        {"LLM": "chat", "EMBEDDING": "embeddings", "RERANKER": "rerank", "AGENT": "invoke_agent"},
+    ),
+    inside={"llm.invocation_parameters": {"service_tier": "openai.request.service_tier"}},
 )
 _VERCEL_KINDS: Final = (
     "ai.operationId",
@@ -234,7 +252,10 @@ _VERCEL_METADATA: Final = {
     "anthropic.usage.cache_creation.ephemeral_1h_input_tokens": CACHE_WRITE_1H,
     "openai.cachedPromptTokens": CACHE_READ,
     "openai.reasoningTokens": REASONING,
+    "openai.serviceTier": _RESPONSE_TIER,
+    "anthropic.usage.server_tool_use.web_search_requests": "costspan.usage.web_searches",
 }
+_VERCEL_LOST: Final = {"anthropic": (TTL, TOOLS), "openai": (TIER, TOOLS, AUDIO), "*": (TOOLS, AUDIO)}
 
 DIALECTS: Final = (
     Dialect(
@@ -260,11 +281,32 @@ DIALECTS: Final = (
         beside={"anthropic.usage.compaction.input_tokens": INPUT, "anthropic.usage.compaction.output_tokens": OUTPUT},
     ),
     Dialect(
+        "xAI SDK",
+        ("xai_sdk.*",),
+        thoughts=ALL,
+        keys={
+            "gen_ai.usage.cached_prompt_text_tokens": CACHE_READ,
+            "gen_ai.usage.prompt_image_tokens": "gen_ai.usage.image.input_tokens",
+        },
+        lost={"*": (TIER, TOOLS)},
+        ticks="gen_ai.usage.cost_in_usd_ticks",
+    ),
+    Dialect(
         "OpenLLMetry, Bedrock",
         ("opentelemetry.instrumentation.bedrock",),
         outside=ALL,
         kinds=_REQUEST_TYPE,
         lost={"*": ("the region that a model is called in",)},
+    ),
+    Dialect(
+        "OpenLLMetry, OpenAI",
+        ("opentelemetry.instrumentation.openai.*",),
+        thoughts=frozenset({"x_ai"}),
+        kinds=_REQUEST_TYPE,
+        lost={"*": (WRITES, TOOLS, AUDIO), **_GATEWAYS},
+        shown=_DEFINED,
+        # Of the Responses API it shows functions alone, and tells of no address.
+        shown_with=("gen_ai.openai.api_base",),
     ),
     Dialect(
         "OpenLLMetry, LlamaIndex",
@@ -278,14 +320,14 @@ DIALECTS: Final = (
         ("opentelemetry.instrumentation.google_generativeai", "opentelemetry.instrumentation.vertexai"),
         thoughts=ALL,
         kinds=_REQUEST_TYPE,
-        lost={"*": (TOOLS,)},
+        lost={"*": (TOOLS, AUDIO)},
         shown=_DEFINED,
     ),
     Dialect(
         "OpenLLMetry, LangChain",
         ("opentelemetry.instrumentation.langchain",),
         kinds=_REQUEST_TYPE,
-        lost={"*": (CACHE,), "anthropic": ("what was written to the cache",)},
+        lost={"*": (CACHE,), "anthropic": ("what was written to the cache, told as 0",)},
     ),
     Dialect(
         "OpenLLMetry",
@@ -326,62 +368,90 @@ DIALECTS: Final = (
         shown=_DEFINED,
     ),
     Dialect(
-        "OpenInference, Claude Agent SDK",
-        ("openinference.instrumentation.claude_agent_sdk",),
+        "Mistral SDK",
+        ("mistralai_sdk_tracer*",),
+        kinds=(
+            "mistral_ai.operation.id",
+            {
+                **dict.fromkeys(
+                    (
+                        "chat_completion_v1_chat_completions_post",
+                        "stream_chat",
+                        "agents_completion_v1_agents_completions_post",
+                        "ocr_v1_ocr_post",
+                    ),
+                    "chat",
+                ),
+                **dict.fromkeys(("fim_completion_v1_fim_completions_post", "stream_fim"), "text_completion"),
+                "embeddings_v1_embeddings_post": "embeddings",
+                **dict.fromkeys(
+                    (
+                        "moderations_v1_moderations_post",
+                        "chat_moderations_v1_chat_moderations_post",
+                        "classifications_v1_classifications_post",
+                        "chat_classifications_v1_chat_classifications_post",
+                    ),
+                    "moderation",
+                ),
+            },
+        ),
+        keys={"mistral_ai.ocr.usage.pages_processed": "costspan.usage.pages"},
+        lost={"*": (CACHE, AUDIO)},
+    ),
+    _OPENINFERENCE._replace(
+        name="OpenInference, Claude Agent SDK",
+        scopes=("openinference.instrumentation.claude_agent_sdk",),
         outside=frozenset({"anthropic"}),
-        kinds=_OPENINFERENCE_KINDS,
         lost={"*": (TTL,)},
     ),
-    Dialect(
-        "OpenInference, LlamaIndex",
-        ("openinference.instrumentation.llama_index",),
-        kinds=_OPENINFERENCE_KINDS,
-        inside=_PARAMETERS,
+    _OPENINFERENCE._replace(
+        name="OpenInference, LlamaIndex",
+        scopes=("openinference.instrumentation.llama_index",),
         lost={"anthropic": (TTL,)},
         guess=True,
     ),
-    Dialect(
-        "OpenInference, OpenAI Agents",
-        ("openinference.instrumentation.openai_agents",),
-        kinds=_OPENINFERENCE_KINDS,
-        inside=_PARAMETERS,
+    _OPENINFERENCE._replace(
+        name="OpenInference, OpenAI Agents",
+        scopes=("openinference.instrumentation.openai_agents",),
         lost={"*": (CACHE,)},
     ),
-    Dialect(
-        "OpenInference, Bedrock",
-        ("openinference.instrumentation.bedrock",),
-        kinds=_OPENINFERENCE_KINDS,
+    _OPENINFERENCE._replace(
+        name="OpenInference, Bedrock",
+        scopes=("openinference.instrumentation.bedrock",),
         lost={"*": (TTL,)},
         guess=True,
     ),
-    Dialect(
-        "OpenInference, Google",
-        ("openinference.instrumentation.google_genai",),
-        kinds=_OPENINFERENCE_KINDS,
-        inside=_PARAMETERS,
+    _OPENINFERENCE._replace(
+        name="OpenInference, Google",
+        scopes=("openinference.instrumentation.google_genai",),
         lost={"*": (TOOLS,)},
     ),
-    Dialect(
-        "OpenInference",
-        ("openinference.*",),
-        kinds=_OPENINFERENCE_KINDS,
-        inside=_PARAMETERS,
+    _OPENINFERENCE._replace(
         lost={"anthropic": (TTL, TOOLS), "mistralai": (CACHE, TOOLS), "*": (TOOLS,), **_GATEWAYS},
         shown=_OFFERED,
     ),
     Dialect(
         "Logfire",
         ("logfire.*",),
-        inside={"gen_ai.usage.raw": _USAGE_OF_ANTHROPIC},
-        lost={"openai": (_TIER,)},
+        inside={"gen_ai.usage.raw": {**_USAGE_OF_ANTHROPIC, **_AUDIO_OF_OPENAI}},
+        lost={"openai": (TIER, TOOLS)},
+        shown=_DEFINED,
     ),
-    Dialect("Pydantic AI", ("pydantic-ai*", "pydantic_ai*"), lost={"anthropic": (TTL,)}),
+    Dialect(
+        "Pydantic AI",
+        ("pydantic-ai*", "pydantic_ai*"),
+        keys={"gen_ai.usage.details.web_search_requests": "costspan.usage.web_searches"},
+        lost={"anthropic": (TTL, TOOLS), "openai": (TIER, TOOLS), "*": (TOOLS,)},
+        shown=("model_request_parameters",),
+        shown_with=("model_request_parameters",),
+        cost=("operation.cost",),
+    ),
     Dialect(
         "OpenLIT",
         ("openlit*",),
         outside=frozenset({"anthropic", "aws.bedrock"}),
         thoughts=_GOOGLE,
-        lost={"anthropic": (TTL,), "aws.bedrock": (TTL,)},
+        lost={"anthropic": (TTL, TOOLS), "aws.bedrock": (TTL,), "*": (TOOLS, AUDIO)},
     ),
     Dialect(
         "Vercel AI SDK 6",
@@ -393,7 +463,9 @@ DIALECTS: Final = (
         ),
         kinds=_VERCEL_KINDS,
         inside={"ai.response.providerMetadata": _VERCEL_METADATA},
-        lost={"anthropic": (TTL,)},
+        lost=_VERCEL_LOST,
+        shown=("ai.prompt.tools",),
+        shown_with=("ai.prompt.messages",),
     ),
     Dialect(
         "Vercel AI SDK 4 and 5",
@@ -401,9 +473,18 @@ DIALECTS: Final = (
         outside=frozenset({"anthropic"}),
         kinds=_VERCEL_KINDS,
         inside={"ai.response.providerMetadata": _VERCEL_METADATA},
-        lost={"anthropic": (TTL,)},
+        lost=_VERCEL_LOST,
+        shown=("ai.prompt.tools",),
+        shown_with=("ai.prompt.messages",),
     ),
-    Dialect("Vercel AI SDK 7", ("gen_ai",), lost={"anthropic": (TTL,)}),
+    Dialect(
+        "Vercel AI SDK 7",
+        ("gen_ai",),
+        inside={"ai.response.providerMetadata": _VERCEL_METADATA},
+        lost=_VERCEL_LOST,
+        shown=_DEFINED,
+        shown_with=("gen_ai.input.messages",),
+    ),
     Dialect(
         "LangSmith",
         ("langsmith*",),
@@ -427,6 +508,14 @@ DIALECTS: Final = (
         },
         thoughts=_GOOGLE,
         guess=True,
+        lost={
+            "anthropic": (TOOLS,),
+            "openai": (TIER, TOOLS, WRITES),
+            **dict.fromkeys(sorted(_GOOGLE), (TOOLS, AUDIO)),
+            "*": (TOOLS,),
+        },
+        shown=("gen_ai.prompt",),
+        shown_with=("gen_ai.prompt",),
     ),
     Dialect(
         "Langfuse",
@@ -449,6 +538,9 @@ DIALECTS: Final = (
                 "input_cache_creation": CACHE_WRITE,
                 "input_cache_creation_5m": CACHE_WRITE_5M,
                 "input_cache_creation_1h": CACHE_WRITE_1H,
+                "prompt_tokens_details.cache_write_tokens": CACHE_WRITE,
+                "input_tokens_details.cache_write_tokens": CACHE_WRITE,
+                **_AUDIO_OF_OPENAI,
                 "completion_tokens_details.reasoning_tokens": REASONING,
                 "output_tokens_details.reasoning_tokens": REASONING,
                 "output_reasoning_tokens": REASONING,
@@ -456,7 +548,9 @@ DIALECTS: Final = (
             },
             "langfuse.observation.model.parameters": {"service_tier": "openai.request.service_tier"},
         },
-        lost={"anthropic": (TTL,)},
+        lost={"anthropic": (TTL, TOOLS), "*": (TOOLS,)},
+        shown=("langfuse.observation.input",),
+        shown_with=("langfuse.observation.input",),
     ),
     Dialect(
         "MLflow",
@@ -464,7 +558,9 @@ DIALECTS: Final = (
         encoded=True,
         thoughts=_GOOGLE,
         keys={"service_tier": "openai.request.service_tier"},
-        lost={"*": (TTL,)},
+        lost={"openai": (WRITES, TOOLS, AUDIO), **dict.fromkeys(sorted(_GOOGLE), (TOOLS, AUDIO)), "*": (TTL, TOOLS)},
+        shown=("tools", "mlflow.spanInputs"),
+        shown_with=("mlflow.spanInputs",),
         kinds=(
             "mlflow.spanType",
             {
@@ -545,9 +641,16 @@ DIALECTS: Final = (
                 "prompt_tokens_details.cache_creation_token_details.ephemeral_5m_input_tokens": CACHE_WRITE_5M,
                 "prompt_tokens_details.cache_creation_token_details.ephemeral_1h_input_tokens": CACHE_WRITE_1H,
                 "completion_tokens_details.reasoning_tokens": REASONING,
+                **_AUDIO_OF_OPENAI,
             }
         },
-        lost={"*": (CACHE,), "anthropic": (CACHE, TTL), "openai": (_TIER,)},
+        lost={
+            "anthropic": (CACHE, TTL, TOOLS),
+            "openai": (TIER, TOOLS, AUDIO),
+            "*": (CACHE, TOOLS, AUDIO),
+        },
+        shown=("gen_ai.cost.tool_usage_cost", "litellm.cost.tool_usage"),
+        shown_with=("gen_ai.cost.tool_usage_cost", "litellm.cost.tool_usage"),
         cost=("litellm.cost.total", "gen_ai.cost.total_cost"),
     ),
     Dialect(

@@ -40,6 +40,8 @@ _COMPONENT: Final = {
     "other": "costspan.cost.other",
 }
 
+_TAKEN_FOR: Final = {"input_audio": "input", "output_audio": "output", "cache_write_5m": "input"}
+
 _PICO: Final = float(PICO)
 """Exact, and a float divides faster than an integer of this size."""
 
@@ -114,6 +116,8 @@ def card_of(kind: Kind, at_ns: int, book: PriceBook) -> RateCard | None:
             found = book.newest(provider, model, kind.tier, kind.geo)
             if found is not None:
                 since, card = found
+                if kind.unsaid:
+                    kind.estimated = _prices_apart(card, kind.unsaid)
                 kind.newest = book, since, card, _forms(card, kind.estimated)
                 if at_ns >= since:
                     return card
@@ -121,6 +125,12 @@ def card_of(kind: Kind, at_ns: int, book: PriceBook) -> RateCard | None:
                 if older is not None:
                     return older
     return None
+
+
+def _prices_apart(card: RateCard, meters: tuple[str, ...]) -> bool:
+    """Whether one of the meters costs something else than the text that its tokens are taken for, if nobody tells."""
+    prices = {meter: rate[:2] for meter, rate in card.rates().items()}
+    return any(meter in prices and prices[meter] != prices.get(_TAKEN_FOR.get(meter, "")) for meter in meters)
 
 
 def _forms(card: RateCard, estimated: bool) -> tuple[dict[str, AttributeValue], dict[str, AttributeValue]]:

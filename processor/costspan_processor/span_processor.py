@@ -76,10 +76,10 @@ class CostSpanProcessor(compat.Ending):
         except Exception as error:  # noqa: BLE001  a span must start whatever happens here
             self._failed("processor.on_start", error)
 
-    def ending(self, span: Span, attributes: Mapping[str, Any]) -> None:
+    def ending(self, span: Span, attributes: Mapping[str, Any], passed: bool) -> None:
         """Price a span that tells of a call, unless another one does."""
         contains = bool(self._waiting) and self.once.ends(span)
-        if says_nothing(attributes) or self._closed:
+        if passed or self._closed:
             return
         try:
             new = self._enriched(span, attributes, contains)

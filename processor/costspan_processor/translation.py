@@ -28,7 +28,9 @@ from costspan_processor.conventions import (
     RESPONSE_ID,
     RESPONSE_MODEL,
     SERVER_ADDRESS,
+    SERVICE_TIER,
     STATUS,
+    UNSAID,
     Kind,
     getter,
     number,
@@ -49,10 +51,12 @@ from costspan_processor.dialects import (
     SPELLINGS,
     SPOKEN,
     SYSTEM,
+    TIER,
     TOOLS,
     TOTAL,
     TTL,
     UNCACHED,
+    WRITES,
     Dialect,
 )  # fmt: skip
 from costspan_processor.hosts import provider_of
@@ -95,20 +99,32 @@ _KEPT: Final = frozenset({*KIND, *FIELDS, *OLDER, RESPONSE_ID, MAX_TOKENS, TOTAL
 _PLAIN: Final = frozenset({INPUT, OUTPUT, CACHE_READ, REASONING, CACHE_WRITE, TOTAL, RESPONSE_ID, MAX_TOKENS})
 """What the spans of a call of text alone may say beside its names."""
 
-_SPEAKS: Final = re.compile("audio|realtime|voxtral")
+_OF_AUDIO: Final = ("input_audio", "output_audio", "audio_seconds")
+_OF_WRITES: Final = ("cache_write_5m",)
+_TOLD_BY: Final = {
+    "input_audio": "gen_ai.usage.audio.input_tokens",
+    "output_audio": "gen_ai.usage.audio.output_tokens",
+    "audio_seconds": "costspan.usage.audio_seconds",
+    "cache_write_5m": CACHE_WRITE,
+}
 _API: Final = "openai.api.type"
 _WITHOUT_TOOLS: Final = frozenset({"chat_completions", "completions"})
 """APIs of OpenAI that offer no tools of its own."""
 _WITH_TOOLS: Final = frozenset({None, "chat", "generate_content"})
+_TIERS: Final = frozenset({SERVICE_TIER, "openai.request.service_tier", "openai.response.service_tier"})
+_SEARCHES: Final = "costspan.usage.web_searches"
+_WITHOUT_CACHE: Final = frozenset({"embeddings", "rerank", "moderation"})
 _OFFERED: Final = re.compile(
-    r'"type": ?"(?:web_|x_|file_|browser_|collections_)search|"type": ?"(?:code_|image_generation|advisor|compact|mcp)'
+    r'"(?:type|kind)": ?"(?:(?:web_|x_|file_|browser_|collections_)search|code_|image_generation|advisor|compact|mcp)'
+    r'|"type": ?"(?:provider|extension)'
     r'|"(?:google_?search|google_?maps|enterprise_?web_?search|web_search_options|search_parameters|plugins)\w*": ?'
     r'(?!null)|"(?:code_?execution|file_?search)": ?\{',
     re.IGNORECASE,
 )
 """A tool of the provider's own among those that a call is offered, as JSON."""
 _SIGNS_OF_TOOLS: Final = (
-    "search", "Search", "aps\"", '"code', '"image_gen', '"advisor', '"compact', '"mcp', '"plugins',
+    "search", "Search", "aps\"", '"code', '"image_gen', '"advisor', '"compact', '"mcp', '"plugins', '"provider',
+    '"extension',
 )  # fmt: skip
 """One of these is there where `_OFFERED` finds something, and costs less to look for."""
 
@@ -124,7 +140,8 @@ class _Translation:
 
     __slots__ = (
         "beside", "cached", "costs", "counts", "dialect", "encoded", "inside", "known", "moves", "names", "plain",
-        "reasoning", "reasons", "received", "sent", "settles", "shown", "sums", "total", "written",
+        "reasoning", "reasons", "received", "searched", "sent", "settles", "shown", "shows", "sums", "ticks", "total",
+        "written",
     )  # fmt: skip
 
     def __init__(self, dialect: Dialect, shape: tuple[str, ...]) -> None:
@@ -144,7 +161,8 @@ class _Translation:
         kind = dialect.kinds[:1] if dialect.kinds is not None and dialect.kinds[0] in present else ()
         api = (_API,) if _API in present else ()
         self.names = getter(tuple(dict.fromkeys((*self.moves, *kind, *api))))
-        self.shown = tuple(key for key in shape if key.startswith(dialect.shown)) if dialect.shown else ()
+        self.shows = bool(dialect.shown) and (not dialect.shown_with or not present.isdisjoint(dialect.shown_with))
+        self.shown = tuple(key for key in shape if key.startswith(dialect.shown)) if self.shows else ()
         self.known: dict[tuple[Any, ...], _Known] = {}
         self.inside = tuple(
             (key, paths, tuple(path.rpartition(".")[2] for path in paths))
@@ -157,13 +175,16 @@ class _Translation:
         self.settles = bool(cached or dialect.thoughts or dialect.lost or self.reasons)
         self.sums = bool(targets & {UNCACHED, SPOKEN})
         keys = {target: key for key, target in self.counts}
+        self.ticks = dialect.ticks if dialect.ticks in present else ""
         self.plain = (
             {INPUT, OUTPUT} <= keys.keys() <= _PLAIN
             and len(keys) == len(self.counts)
             and not self.beside
             and not self.encoded
             and not self.sums
+            and not self.ticks
         )
+        self.searched = _SEARCHES in targets
         self.costs = not present.isdisjoint(dialect.cost)
         self.sent, self.received = keys.get(INPUT, ""), keys.get(OUTPUT, "")
         self.cached, self.written = keys.get(CACHE_READ, ""), keys.get(CACHE_WRITE, "")
@@ -208,7 +229,7 @@ class _Translation:
 
     def __call__(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """The span in the conventions' words."""
-        names = self.names(attributes)
+        names, told = self.names(attributes), attributes
         try:
             known = self.known[names]
         except (KeyError, TypeError):
@@ -228,7 +249,15 @@ class _Translation:
                     break
         for key, target in self.beside:
             said[target] = _sum(said.get(target), attributes[key])
-        if habits is not None and (not _settle(said, habits) or (known.offers and self._offers(attributes))):
+        if self.ticks and type(ticks := _count(told[self.ticks])) is int and ticks > 0:
+            said[REPORTED_COST] = f"{ticks}E-10"
+        if UNSAID in said and any(key in said for key in _TOLD_BY.values()):
+            said[UNSAID] = tuple(meter for meter in said[UNSAID] if _TOLD_BY[meter] not in said)
+        if (
+            habits is not None
+            and (not _settle(said, habits) or (known.offers and self._offers(told)))
+            and REPORTED_COST not in said
+        ):
             said[ESTIMATED] = True
             if (cost := next((attributes[key] for key in self.dialect.cost if key in attributes), None)) is not None:
                 said[REPORTED_COST] = cost
@@ -256,10 +285,17 @@ class _Translation:
         offers = False
         if self.settles:
             lost = dialect.lost.get(str(said.get(PROVIDER)), dialect.lost.get("*", ()))
-            tools = TOOLS in lost and said.get(OPERATION) in _WITH_TOOLS and attributes.get(_API) not in _WITHOUT_TOOLS
-            offers = tools and bool(dialect.shown)
-            audio = AUDIO in lost and bool(_SPEAKS.search(str(said.get(REQUEST_MODEL))))
-            habits = _habits(dialect, str(said.get(PROVIDER)), lost, audio or (tools and not offers))
+            operation = said.get(OPERATION)
+            tools = TOOLS in lost and operation in _WITH_TOOLS and attributes.get(_API) not in _WITHOUT_TOOLS
+            offers = tools and self.shows
+            unsaid: tuple[str, ...] = _OF_AUDIO if AUDIO in lost else ()
+            if operation in _WITHOUT_CACHE:
+                lost = tuple(what for what in lost if what != CACHE)
+            elif WRITES in lost and not self.written:
+                unsaid += _OF_WRITES
+            if unsaid:
+                said[UNSAID] = unsaid
+            habits = _habits(dialect, str(said.get(PROVIDER)), lost, tools and not offers)
             if not any(habits) and not self.sums and not self.reasons and not offers:
                 habits = None
         known = _Known(said, habits, self._plain_kind(said, habits), bool(habits and habits.outside), offers)
@@ -276,7 +312,8 @@ class _Translation:
         if habits is not None:
             if habits.thoughts or (habits.guess and not habits.outside and (self.cached or self.written)):
                 return None
-            if habits.loses_more or (habits.loses_reads and not self.cached):
+            unsaid = (habits.loses_reads and not self.cached) or (habits.loses_tier and _TIERS.isdisjoint(said))
+            if habits.loses_more or unsaid:
                 if self.costs:
                     return None
                 said = {**said, ESTIMATED: True}
@@ -284,9 +321,12 @@ class _Translation:
         return kind if kind.billed else None
 
     def _offers(self, attributes: Mapping[str, Any]) -> bool:
-        """Whether a call was offered tools of the provider's own."""
+        """Whether a call was offered tools of the provider's own, or used any, of which nobody tells how often."""
         for key in self.shown:
-            told = str(attributes[key])
+            told = attributes[key]
+            if type(told) is float and told:
+                return True  # what they cost
+            told = str(told).replace("web_search", "") if self.searched else str(told)
             for word in _SIGNS_OF_TOOLS:
                 if word in told and _OFFERED.search(told):
                     return True
@@ -313,7 +353,12 @@ class _Habits(NamedTuple):
     thoughts: bool
     loses_lifetimes: bool
     loses_reads: bool
+    loses_tier: bool
     loses_more: bool
+
+
+_SOMETIMES: Final = frozenset({TTL, CACHE, TIER, TOOLS, AUDIO, WRITES})
+"""What is not lost of every call."""
 
 
 def _habits(dialect: Dialect, provider: str, lost: tuple[str, ...], loses_more: bool) -> _Habits:
@@ -323,13 +368,14 @@ def _habits(dialect: Dialect, provider: str, lost: tuple[str, ...], loses_more: 
         _holds(dialect.thoughts, provider),
         TTL in lost,
         CACHE in lost,
-        loses_more or not {TTL, CACHE, TOOLS, AUDIO}.issuperset(lost),
+        TIER in lost,
+        loses_more or not _SOMETIMES.issuperset(lost),
     )
 
 
 def _settle(said: dict[str, Any], habits: _Habits) -> bool:
     """Put parts that are reported beside their total into it; False if what the price needs is not all there."""
-    outside, guess, thoughts, loses_lifetimes, loses_reads, loses_more = habits
+    outside, guess, thoughts, loses_lifetimes, loses_reads, loses_tier, loses_more = habits
     write = said.get(CACHE_WRITE)
     split = CACHE_WRITE_5M in said or CACHE_WRITE_1H in said
     if write == 0:
@@ -358,6 +404,8 @@ def _settle(said: dict[str, Any], habits: _Habits) -> bool:
             said[REASONING] = reasoning
             said[OUTPUT] = _sum(said.get(OUTPUT), reasoning)
     if loses_lifetimes and write and not split:
+        return False
+    if loses_tier and _TIERS.isdisjoint(said):
         return False
     return not loses_more and not (loses_reads and CACHE_READ not in said)
 
@@ -393,8 +441,14 @@ def _name_provider(said: dict[str, Any]) -> None:
                 said[key] = f"{maker}.{model}"
             elif re.match(rf"(?:\w+\.)?{re.escape(provider)}\.", model):
                 said[PROVIDER] = "aws.bedrock"
-        if provider == "openai" and "/" in str(said.get(REQUEST_MODEL, "")):
-            said[GUESSED] = True  # no model of OpenAI's own is named so: a gateway's, whose prices are its own
+        if (
+            # No model of OpenAI's own is named so: a gateway's, whose prices are its own.
+            (provider == "openai" and "/" in str(said.get(REQUEST_MODEL, "")))
+            # Its models run on one's own machine for nothing, and on its own for money.
+            or (provider.lower() == "ollama" and host is None)
+            or _is_another_makers(said.get(RESPONSE_MODEL), said.get(REQUEST_MODEL))
+        ):
+            said[GUESSED] = True
         return
     model = said.get(RESPONSE_MODEL, said.get(REQUEST_MODEL))
     if not isinstance(model, str):
@@ -405,6 +459,16 @@ def _name_provider(said: dict[str, Any]) -> None:
     if maker is not None:
         said[PROVIDER] = maker
         said[GUESSED] = True
+
+
+def _is_another_makers(answered: Any, asked: Any) -> bool:
+    """Whether a gateway has let the model of somebody else answer than the one that was asked for."""
+    if answered == asked or not isinstance(answered, str) or not isinstance(asked, str):
+        return False
+    wanted, got = _MAKERS.fullmatch(asked), _MAKERS.fullmatch(answered)
+    if wanted is None or wanted.lastgroup == "aws":
+        return False
+    return got is None or got.lastgroup not in {wanted.lastgroup, "aws"}
 
 
 def _is_outside(said: Mapping[str, Any], cached: Any) -> bool:

@@ -22,6 +22,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -42,6 +43,15 @@ OPENAI_USAGE = {
         "accepted_prediction_tokens": 0,
         "rejected_prediction_tokens": 0,
     },
+}
+WRITTEN_USAGE: dict[str, Any] = {
+    **OPENAI_USAGE,
+    "prompt_tokens_details": {"cached_tokens": 600, "cache_write_tokens": 300, "audio_tokens": 0},
+}
+SPOKEN_USAGE = {
+    **OPENAI_USAGE,
+    "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 400, "text_tokens": 600},
+    "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 150, "text_tokens": 50},
 }
 RESPONSES_USAGE = {
     "input_tokens": 1000,
@@ -67,6 +77,10 @@ GEMINI_USAGE = {
     "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 1000}],
     "cacheTokensDetails": [{"modality": "TEXT", "tokenCount": 400}],
 }
+HEARD_USAGE = {
+    **GEMINI_USAGE,
+    "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 700}, {"modality": "AUDIO", "tokenCount": 300}],
+}
 BEDROCK_USAGE = {
     "inputTokens": 100,
     "outputTokens": 50,
@@ -89,6 +103,12 @@ SONNET_5M = (
     "100 x $3/MTok + 1000 x $0.30/MTok + 300 x $3.75/MTok (5m, for want of a split) + 50 x $15/MTok",
 )
 FLASH = ("0.000592", "(1000 - 400) x $0.30/MTok + 400 x $0.03/MTok + (100 + 60) x $2.50/MTok")
+WRITTEN = ("0.00614", "100 x $4/MTok + 600 x $0.40/MTok + 300 written x $5/MTok + 200 x $20/MTok")
+SPOKEN = ("0.00748", "600 x $0.60/MTok + 400 heard x $10/MTok + 50 x $2.40/MTok + 150 spoken x $20/MTok")
+SEARCHED = ("0.0127", f"{GPT41[1]} + 1 search x $10/1000")
+SONNET_SEARCHED = ("0.022925", f"{SONNET[1]} + 2 searches x $10/1000")
+GROUNDED = ("0.035592", f"{FLASH[1]} + 1 grounded prompt x $35/1000")
+HEARD = ("0.000802", "(1000 - 400 - 300) x $0.30/MTok + 400 x $0.03/MTok + 300 heard x $1/MTok + 160 x $2.50/MTok")
 CONVERSED = (
     "0.0027225",
     "regional: 100 x $3.30/MTok + 1000 x $0.33/MTok + 300 x $4.125/MTok (5m) + 50 x $16.50/MTok",
@@ -105,6 +125,12 @@ COSTS: dict[str, tuple[str, str]] = {
     "anthropic-cached-chat-stream": SONNET,
     "gemini-cached-chat": FLASH,
     "gemini-cached-chat-stream": FLASH,
+    "openai-written-chat": WRITTEN,
+    "openai-audio-chat": SPOKEN,
+    "openai-searched-responses": SEARCHED,
+    "anthropic-searched-chat": SONNET_SEARCHED,
+    "gemini-searched-chat": GROUNDED,
+    "gemini-heard-chat": HEARD,
     "openai-two-turns": TWO_TURNS,
     "openai-chat-in-a-chain": GPT41,
     "bedrock-cached-converse": CONVERSED,
@@ -124,6 +150,24 @@ def _lost(what: str, usd: tuple[str, str] | None, real: str) -> dict[str, Any]:
 _NO_SPLIT = _lost("which of the cache writes are for 1h is not on the span", SONNET_5M, SONNET[0])
 _NO_CACHE = _lost("cache reads are not on the span", _UNCACHED, GPT41[0])
 _NO_TIER = _lost("the service tier is not on the span", GPT41, PRIORITY[0])
+_NO_TOOLS = "what the provider's own tools were used for is not on the span"
+_UNSEARCHED = {
+    "openai-searched-responses": _lost(_NO_TOOLS, GPT41, SEARCHED[0]),
+    "anthropic-searched-chat": _lost(_NO_TOOLS, SONNET, SONNET_SEARCHED[0]),
+    "gemini-searched-chat": _lost(_NO_TOOLS, FLASH, GROUNDED[0]),
+}
+_UNWRITTEN = _lost(
+    "cache writes are not on the span",
+    ("0.00584", "(1000 - 600) x $4/MTok + 600 x $0.40/MTok + 200 x $20/MTok"),
+    WRITTEN[0],
+)
+_UNSPOKEN = _lost("audio is not on the span", ("0.00108", "1000 x $0.60/MTok + 200 x $2.40/MTok"), SPOKEN[0])
+_LITELLM_SEARCHED = _lost(
+    "how many searches is not on the span, but the library's own figure",
+    ("0.0277", f"{GPT41[1]} + $0.025"),
+    SEARCHED[0],
+)
+_UNHEARD = _lost("audio is not on the span", FLASH, HEARD[0])
 _NO_SPLITS = {"anthropic-cached-chat": _NO_SPLIT, "anthropic-cached-chat-stream": _NO_SPLIT}
 
 LOST: dict[str, dict[str, dict[str, Any]]] = {
@@ -168,17 +212,52 @@ LOST: dict[str, dict[str, dict[str, Any]]] = {
         "openai-responses": _lost("no usage is on any span", None, GPT41[0]),
         "openai-two-turns": _lost("no usage is on any span", None, TWO_TURNS[0]),
     },
-    "logfire": {"openai-priority": _NO_TIER},
+    "logfire": {
+        "openai-priority": _NO_TIER,
+        "openai-searched-responses": _UNSEARCHED["openai-searched-responses"],
+        "gemini-searched-chat": _UNSEARCHED["gemini-searched-chat"],
+    },
+    "pydantic-ai": {
+        "openai-priority": _lost(
+            "the service tier is not on the span, but the library's own figure", PRIORITY, PRIORITY[0]
+        ),
+        "anthropic-searched-chat": _UNSEARCHED["anthropic-searched-chat"],
+        "gemini-searched-chat": _lost(
+            "a search is on the span, and not that it is a grounded prompt", FLASH, GROUNDED[0]
+        ),
+    },
+    "langsmith": _UNSEARCHED | {"openai-written-chat": _UNWRITTEN, "gemini-heard-chat": _UNHEARD},
+    "langfuse": {"openai-searched-responses": _UNSEARCHED["openai-searched-responses"]},
+    "litellm": {"openai-searched-responses": _LITELLM_SEARCHED},
     "openlit": _NO_SPLITS
+    | _UNSEARCHED
+    | {
+        "anthropic-searched-chat": _lost(
+            "neither searches nor which of the cache writes are for 1h are on the span", SONNET_5M, SONNET_SEARCHED[0]
+        ),
+        "openai-audio-chat": _UNSPOKEN,
+        "gemini-heard-chat": _UNHEARD,
+    }
     | {"bedrock-cached-converse-stream": _lost("there is no span of the call", None, CONVERSED[0])},
-    "litellm-v2": _NO_SPLITS | {"openai-priority": _NO_TIER},
-    "mlflow": {
+    "litellm-v2": _NO_SPLITS | {"openai-priority": _NO_TIER, "openai-searched-responses": _LITELLM_SEARCHED},
+    "mlflow": _UNSEARCHED
+    | {
+        "openai-written-chat": _UNWRITTEN,
+        "openai-audio-chat": _UNSPOKEN,
+        "gemini-heard-chat": _UNHEARD,
         "openai-embeddings": _lost("no usage is on the span", None, EMBEDDED[0]),
         "anthropic-cached-chat-stream": _lost("no usage is on the span", None, SONNET[0]),
         "gemini-cached-chat-stream": _lost("there is no span", None, FLASH[0]),
     },
     "strands": {"anthropic-cached-chat-stream": _NO_SPLIT},
     "strands-experimental": {"anthropic-cached-chat-stream": _NO_SPLIT},
+    "xai-sdk": {
+        "xai-chat-stream": _lost(
+            "neither tools nor the service tier are on the span, and xAI's own figure is not either",
+            ("0.001245", "as the tokens cost at the standard tier"),
+            "0.001245",
+        )
+    },
     "semantic-kernel": {
         "openai-chat": _NO_CACHE,
         "openai-chat-stream": _NO_CACHE,
@@ -190,6 +269,20 @@ LOST: dict[str, dict[str, dict[str, Any]]] = {
 """Emitter -> case -> what its fixture says instead, where the spans do not tell all; `real_usd` is the call's cost."""
 
 BEDROCK_MODEL = "anthropic.claude-sonnet-4-5-20250929-v1:0"
+_XAI_USED = {
+    "prompt_tokens": 1000,
+    "prompt_text_tokens": 1000,
+    "cached_prompt_text_tokens": 600,
+    "completion_tokens": 200,
+    "reasoning_tokens": 50,
+    "total_tokens": 1250,
+}
+_GROK = "(1000 - 600) x $1.25/MTok + 600 x $0.20/MTok + (200 + 50) x $2.50/MTok"
+COSTS |= {
+    "xai-chat": ("0.001245", _GROK),
+    "xai-searched-chat": ("0.011245", f"{_GROK} + 2 searches x $5/1000, as xAI itself says"),
+    "xai-chat-stream": ("0.001245", _GROK),
+}
 HOSTS = (
     "api.openai.com",
     "api.anthropic.com",
@@ -216,7 +309,8 @@ def _sse(*events: dict[str, Any], done: bool = False) -> bytes:
 
 def _chat(body: dict[str, Any]) -> bytes | dict[str, Any]:
     model = {"gpt-4.1": "gpt-4.1-2025-04-14", "o4-mini": "o4-mini-2025-04-16"}.get(body["model"], body["model"])
-    usage: dict[str, Any] = json.loads(json.dumps(OPENAI_USAGE))
+    used = {"gpt-5.6-sol": WRITTEN_USAGE, "gpt-audio-mini": SPOKEN_USAGE}.get(model, OPENAI_USAGE)
+    usage: dict[str, Any] = json.loads(json.dumps(used))
     usage["completion_tokens_details"]["reasoning_tokens"] = 50 if model.startswith("o4") else 0
     base = {"id": _id("chatcmpl-"), "created": 1790000000, "model": model, "system_fingerprint": "fp_1"}
     base["service_tier"] = body.get("service_tier", "default").replace("auto", "default")
@@ -229,6 +323,9 @@ def _chat(body: dict[str, Any]) -> bytes | dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": ANSWER, "refusal": None, "annotations": []}
         if calls:
             message |= {"content": None, "tool_calls": calls}
+        if "audio" in body:
+            spoken = {"id": "audio_1", "data": "AAAA", "expires_at": 1790003600, "transcript": ANSWER}
+            message |= {"content": None, "audio": spoken}
         choice = {
             "index": 0,
             "message": message,
@@ -259,10 +356,15 @@ def _responses(body: dict[str, Any]) -> bytes | dict[str, Any]:
     item = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [text]}
     sent = body["input"]
     told_back = isinstance(sent, list) and any(one.get("type") == "function_call_output" for one in sent)
-    if body.get("tools") and not told_back:
+    output: list[dict[str, Any]] = [item]
+    if body.get("tools") and body["tools"][0]["type"].startswith("web_search"):
+        action = {"type": "search", "query": ANSWER}
+        output = [{"type": "web_search_call", "id": "ws_1", "status": "completed", "action": action}, item]
+    elif body.get("tools") and not told_back:
         name = body["tools"][0]["name"]
         item = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": name, "arguments": "{}"}
         item["status"] = "completed"
+        output = [item]
     whole = {
         "id": _id("resp_"),
         "object": "response",
@@ -273,12 +375,12 @@ def _responses(body: dict[str, Any]) -> bytes | dict[str, Any]:
         "instructions": None,
         "metadata": {},
         "model": "gpt-4.1-2025-04-14",
-        "output": [item],
+        "output": output,
         "parallel_tool_calls": True,
         "service_tier": "default",
         "temperature": 1.0,
         "tool_choice": "auto",
-        "tools": [],
+        "tools": body.get("tools", []),
         "top_p": 1.0,
         "usage": RESPONSES_USAGE,
     }
@@ -309,7 +411,7 @@ def _embeddings(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _messages(body: dict[str, Any]) -> bytes | dict[str, Any]:
-    message = {
+    message: dict[str, Any] = {
         "id": _id("msg_"),
         "type": "message",
         "role": "assistant",
@@ -319,6 +421,14 @@ def _messages(body: dict[str, Any]) -> bytes | dict[str, Any]:
         "stop_sequence": None,
         "usage": ANTHROPIC_USAGE,
     }
+    if body.get("tools"):
+        message["content"] = [
+            {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": ANSWER}},
+            {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []},
+            {"type": "text", "text": ANSWER},
+        ]
+        used = {"web_search_requests": 2, "web_fetch_requests": 0}
+        message["usage"] = {**ANTHROPIC_USAGE, "server_tool_use": used}
     if not body.get("stream"):
         return message
     begun = {**message, "content": [], "stop_reason": None, "usage": {**ANTHROPIC_USAGE, "output_tokens": 1}}
@@ -333,15 +443,15 @@ def _messages(body: dict[str, Any]) -> bytes | dict[str, Any]:
     )
 
 
-def _generate(path: str) -> bytes | dict[str, Any]:
+def _generate(path: str, body: dict[str, Any]) -> bytes | dict[str, Any]:
     content = {"role": "model", "parts": [{"text": ANSWER}]}
     base = {"modelVersion": "gemini-2.5-flash", "responseId": _id("gemini-response-")}
     if "stream" not in path:
-        return {
-            **base,
-            "candidates": [{"content": content, "finishReason": "STOP", "index": 0}],
-            "usageMetadata": GEMINI_USAGE,
-        }
+        candidate: dict[str, Any] = {"content": content, "finishReason": "STOP", "index": 0}
+        if body.get("tools"):
+            candidate["groundingMetadata"] = {"webSearchQueries": [ANSWER], "groundingChunks": []}
+        heard = any("inlineData" in part for content in body["contents"] for part in content["parts"])
+        return {**base, "candidates": [candidate], "usageMetadata": HEARD_USAGE if heard else GEMINI_USAGE}
     early = {"promptTokenCount": 1000, "cachedContentTokenCount": 400, "totalTokenCount": 1000}
     return _sse(
         {**base, "candidates": [{"content": content, "index": 0}], "usageMetadata": early},
@@ -393,7 +503,7 @@ def _answer(path: str, body: dict[str, Any]) -> tuple[str, bytes | dict[str, Any
     if "/messages" in path:
         return "text/event-stream", _messages(body)
     if "enerateContent" in path:
-        return "text/event-stream", _generate(path)
+        return "text/event-stream", _generate(path, body)
     if "/converse" in path:
         return "application/vnd.amazon.eventstream", _converse(path)
     return "", {"detail": "ok"}  # somebody's telemetry
@@ -494,6 +604,26 @@ def openai_responses(client: Any = None) -> None:
     (client or _openai()).responses.create(model="gpt-4.1", input=PROMPT)
 
 
+VOICE = {"voice": "alloy", "format": "wav"}
+
+
+def openai_written(client: Any = None) -> None:
+    """A chat completion by a model whose cache writes cost."""
+    openai_chat(client, model="gpt-5.6-sol")
+
+
+def openai_audio(client: Any = None) -> None:
+    """A chat completion that hears and speaks."""
+    heard = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+    asked = [{"role": "user", "content": [{"type": "text", "text": PROMPT}, heard]}]
+    openai_chat(client, model="gpt-audio-mini", messages=asked, modalities=["text", "audio"], audio=VOICE)
+
+
+def openai_search(client: Any = None) -> None:
+    """A response by a model that has searched the web."""
+    (client or _openai()).responses.create(model="gpt-4.1", input=PROMPT, tools=[{"type": "web_search"}])
+
+
 def openai_embeddings(client: Any = None) -> None:
     """An embedding."""
     (client or _openai()).embeddings.create(model="text-embedding-3-small", input=PROMPT)
@@ -506,11 +636,17 @@ OPENAI: dict[str, Callable[[], None]] = {
     "openai-reasoning": lambda: openai_chat(model="o4-mini"),
     "openai-priority": lambda: openai_chat(service_tier="priority"),
     "openai-embeddings": openai_embeddings,
+    "openai-written-chat": openai_written,
+    "openai-audio-chat": openai_audio,
+    "openai-searched-responses": openai_search,
 }
 
 
-def _claude(**more: Any) -> Any:
-    client = _module("anthropic").Anthropic()
+CLAUDES_SEARCH: list[Any] = [{"type": "web_search_20250305", "name": "web_search"}]
+
+
+def _claude(client: Any = None, **more: Any) -> Any:
+    client = client or _module("anthropic").Anthropic()
     return client.messages.create(model="claude-sonnet-4-5", max_tokens=100, messages=ASKED, **more)
 
 
@@ -525,9 +661,15 @@ def anthropic_chat_stream() -> None:
         pass
 
 
+def anthropic_search(client: Any = None) -> None:
+    """A message by a model that has searched the web."""
+    _claude(client, tools=CLAUDES_SEARCH)
+
+
 ANTHROPIC: dict[str, Callable[[], None]] = {
     "anthropic-cached-chat": anthropic_chat,
     "anthropic-cached-chat-stream": anthropic_chat_stream,
+    "anthropic-searched-chat": anthropic_search,
 }
 
 
@@ -544,9 +686,26 @@ def gemini_chat_stream() -> None:
         pass
 
 
+def gemini_search(client: Any = None) -> None:
+    """A generated content that is grounded in Google's search."""
+    client = client or _module("google.genai").Client(api_key="k")
+    config: dict[str, Any] = {"tools": [{"google_search": {}}]}
+    client.models.generate_content(model="gemini-2.5-flash", contents=PROMPT, config=config)
+
+
+def gemini_heard(client: Any = None) -> None:
+    """A generated content of text and audio."""
+    client = client or _module("google.genai").Client(api_key="k")
+    types = _module("google.genai.types")
+    heard = types.Part.from_bytes(data=b"0", mime_type="audio/wav")
+    client.models.generate_content(model="gemini-2.5-flash", contents=[PROMPT, heard])
+
+
 GEMINI: dict[str, Callable[[], None]] = {
     "gemini-cached-chat": gemini_chat,
     "gemini-cached-chat-stream": gemini_chat_stream,
+    "gemini-searched-chat": gemini_search,
+    "gemini-heard-chat": gemini_heard,
 }
 
 
@@ -575,19 +734,29 @@ BEDROCK: dict[str, Callable[[], None]] = {
 _CONTENT = re.compile(
     r"\.(prompt|completion|prompts|completions|choices|candidates)\.\d+\.|^llm\.(input|output)_messages|_messages$|embeddings\.\d"
     r"|^(input|output)\.(value|mime_type)$|embedding\.vector|^(http|net|url)\.|spanInputs|spanOutputs|logfire\.json_schema"
-    r"|request_data|response_data|user_agent|traceRequestId|api_key|model_request_parameters|LANGSMITH_|logfire\.(msg|metrics)$"
+    r"|request_data|response_data|user_agent|traceRequestId|api_key|LANGSMITH_|logfire\.(msg|metrics)$"
 )
 _VARIES = re.compile(
     r"^(thread|code|process|host|os|container)\.|latency|duration|time_to|time_per|ttft|_time$|timestamp|\.port$|created"
     r"|^metadata\.(?!usage_object)|run_id|trace_id|span_id|session\.id|conversation\.id|invocation_id|session_id|call_id$|\.id_hash|hidden_params"
-    r"|\.version$|_version$|environment$|headers"
+    r"|\.version$|_version$|environment$|headers|revision_id"
 )
+_ASKED_IN = frozenset({"gen_ai.prompt", "langfuse.observation.input", "mlflow.spanInputs"})
+"""What was asked, as JSON: of which the tools that were offered are kept."""
 _KEPT = re.compile(r"response\.id$|response_id$|logfire\.msg_template$|scope|telemetry\.sdk")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ONE_OFF = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|(?<![\d.a-f])[0-9a-f]{16,}|(?<![\w:/])/(tmp|root|work|usr|home)/|"
     r"\d{4}-\d\d-\d\dT\d\d:\d\d"
 )
+
+
+def _tools_of(asked: Any) -> dict[str, Any]:
+    """What was asked without its content."""
+    if not isinstance(asked, dict):
+        return {}
+    inside = {"config": _tools_of(asked["config"])} if isinstance(asked.get("config"), dict) else {}
+    return {key: value for key, value in asked.items() if key == "tools"} | inside
 
 
 def _in_a_request(call: Callable[[], object]) -> Callable[[], object]:
@@ -669,6 +838,11 @@ class Recorder:
                 attributes[key] = re.sub(
                     r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", self.stable, str(attributes[key])
                 )
+            for key in _ASKED_IN & attributes.keys():
+                try:
+                    attributes[key] = json.dumps(_tools_of(json.loads(attributes[key])))
+                except ValueError:
+                    del attributes[key]
             one: dict[str, Any] = {
                 "name": re.sub(_ONE_OFF, "…", span.name).replace(f":{self.port}", ""),
                 "kind": span.kind.name,
@@ -700,6 +874,8 @@ class Recorder:
     def keeps(key: str, value: Any) -> bool:
         """Whether the attribute is neither content nor of this run alone."""
         text = value if isinstance(value, str) else json.dumps(value)
+        if key in _ASKED_IN:
+            return True
         if ANSWER in text or socket.gethostname() in text or _CONTENT.search(key):
             return False
         if _KEPT.search(key):
@@ -783,6 +959,46 @@ def _load(prefix: str) -> None:
     print(f"no instrumentor in {prefix}", file=sys.stderr)
 
 
+def xai_sdk(recorder: Recorder) -> list[str]:
+    """The spans that xAI's SDK makes itself. It speaks gRPC: with a server of its own."""
+    recorder.provide()
+    grpc, proto = _module("grpc"), _module("xai_sdk.proto")
+    chats, service = proto.chat_pb2, proto.chat_pb2_grpc
+
+    def answer(kind: Any, output: Any, ticks: int | None) -> Any:
+        usage = _XAI_USED if ticks is None else _XAI_USED | {"cost_in_usd_ticks": ticks}
+        return kind(id=_id("xai-"), model="grok-4.3", outputs=[output], usage=usage)
+
+    class Chat(service.ChatServicer):  # type: ignore[misc,name-defined]
+        def GetCompletion(self, asked: Any, _context: Any) -> Any:  # noqa: N802
+            message = {"role": chats.ROLE_ASSISTANT, "content": ANSWER}
+            ticks = 112_450_000 if asked.tools else 12_450_000
+            return answer(chats.GetChatCompletionResponse, {"message": message}, ticks)
+
+        def GetCompletionChunk(self, _asked: Any, _context: Any) -> Any:  # noqa: N802
+            delta = {"role": chats.ROLE_ASSISTANT, "content": ANSWER}
+            yield answer(chats.GetChatCompletionChunk, {"delta": delta}, None)
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    service.add_ChatServicer_to_server(Chat(), server)
+    host = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    client = _module("xai_sdk").Client(api_key="k", api_host=host, use_insecure_channel=True)
+
+    def chat(**more: Any) -> Any:
+        return client.chat.create(model="grok-4.3", messages=[_module("xai_sdk.chat").user(PROMPT)], **more)
+
+    recorder.record(
+        {
+            "xai-chat": lambda: chat().sample(),
+            "xai-searched-chat": lambda: chat(tools=[_module("xai_sdk.tools").web_search()]).sample(),
+            "xai-chat-stream": lambda: list(chat().stream()),
+        }
+    )
+    server.stop(None)
+    return ["xai-sdk"]
+
+
 def openai_v2(recorder: Recorder) -> list[str]:
     """OpenTelemetry's earlier instrumentation of OpenAI."""
     recorder.provide()
@@ -830,6 +1046,9 @@ def _pydantic_agents(**more: Any) -> dict[str, Callable[[], object]]:
     def run(model: str, **tools: Any) -> Callable[[], object]:
         return lambda: ai.Agent(model, **tools, **more).run_sync(PROMPT)
 
+    def search() -> Any:
+        return _module("pydantic_ai.capabilities").NativeTool(_module("pydantic_ai.native_tools").WebSearchTool())
+
     def stream(model: str) -> Callable[[], object]:
         async def streamed() -> None:
             async with ai.Agent(model, **more).run_stream(PROMPT) as result:
@@ -846,6 +1065,15 @@ def _pydantic_agents(**more: Any) -> dict[str, Callable[[], object]]:
         "anthropic-cached-chat": run("anthropic:claude-sonnet-4-5"),
         "anthropic-cached-chat-stream": stream("anthropic:claude-sonnet-4-5"),
         "gemini-cached-chat": run("google:gemini-2.5-flash"),
+        "openai-priority": run("openai-chat:gpt-4.1", model_settings={"openai_service_tier": "priority"}),
+        "openai-written-chat": run("openai-chat:gpt-5.6-sol"),
+        "openai-audio-chat": run("openai-chat:gpt-audio-mini"),
+        "openai-searched-responses": run("openai-responses:gpt-4.1", capabilities=[search()]),
+        "anthropic-searched-chat": run("anthropic:claude-sonnet-4-5", capabilities=[search()]),
+        "gemini-searched-chat": run("google:gemini-2.5-flash", capabilities=[search()]),
+        "gemini-heard-chat": lambda: ai.Agent("google:gemini-2.5-flash", **more).run_sync(
+            [PROMPT, ai.BinaryContent(data=b"0", media_type="audio/wav")]
+        ),
         "bedrock-cached-converse": run(f"bedrock:{BEDROCK_MODEL}"),
     }
 
@@ -911,8 +1139,8 @@ def _litellm_calls(*, use_async: bool = False) -> dict[str, Callable[[], object]
         await litellm.aembedding(model="text-embedding-3-small", input=[PROMPT])
         await asyncio.sleep(1)
 
-    async def respond() -> None:
-        await litellm.aresponses(model="gpt-4.1", input=PROMPT)
+    async def respond(**more: Any) -> None:
+        await litellm.aresponses(model="gpt-4.1", input=PROMPT, **more)
         await asyncio.sleep(1)
 
     streamed = {"stream": True, "stream_options": {"include_usage": True}}
@@ -926,6 +1154,11 @@ def _litellm_calls(*, use_async: bool = False) -> dict[str, Callable[[], object]
         "anthropic-cached-chat": run("anthropic/claude-sonnet-4-5"),
         "anthropic-cached-chat-stream": run("anthropic/claude-sonnet-4-5", **streamed),
         "gemini-cached-chat": run("gemini/gemini-2.5-flash", api_base=gemini),
+        "openai-written-chat": run("gpt-5.6-sol"),
+        "openai-audio-chat": run("gpt-audio-mini", modalities=["text", "audio"], audio=VOICE),
+        "openai-searched-responses": lambda: asyncio.run(respond(tools=[{"type": "web_search"}])),
+        "anthropic-searched-chat": run("anthropic/claude-sonnet-4-5", tools=CLAUDES_SEARCH),
+        "gemini-searched-chat": run("gemini/gemini-2.5-flash", api_base=gemini, tools=[{"googleSearch": {}}]),
         "bedrock-cached-converse": run(f"bedrock/converse/{BEDROCK_MODEL}"),
     }
 
@@ -980,6 +1213,12 @@ def langsmith(recorder: Recorder) -> list[str]:
             "anthropic-cached-chat": lambda: anthropic.messages.create(**claude),
             "anthropic-cached-chat-stream": lambda: list(anthropic.messages.create(stream=True, **claude)),
             "gemini-cached-chat": lambda: gemini.models.generate_content(model="gemini-2.5-flash", contents=PROMPT),
+            "openai-written-chat": lambda: openai_written(openai),
+            "openai-audio-chat": lambda: openai_audio(openai),
+            "openai-searched-responses": lambda: openai_search(openai),
+            "anthropic-searched-chat": lambda: anthropic_search(anthropic),
+            "gemini-searched-chat": lambda: gemini_search(gemini),
+            "gemini-heard-chat": lambda: gemini_heard(gemini),
         }
     )
     return ["langsmith", "openai", "anthropic", "google-genai"]
@@ -1002,6 +1241,9 @@ def langfuse(recorder: Recorder) -> list[str]:
             "openai-reasoning": lambda: openai_chat(openai, model="o4-mini"),
             "openai-priority": lambda: openai_chat(openai, service_tier="priority"),
             "openai-embeddings": lambda: openai_embeddings(openai),
+            "openai-written-chat": lambda: openai_written(openai),
+            "openai-audio-chat": lambda: openai_audio(openai),
+            "openai-searched-responses": lambda: openai_search(openai),
         }
     )
     return ["langfuse", "openai"]
@@ -1491,6 +1733,7 @@ EMITTERS: dict[str, Callable[[Recorder], list[str]]] = {
     "official-google-experimental": google_genai_experimental,
     "official-agents": official_agents,
     "anthropic-native": anthropic_native,
+    "xai-sdk": xai_sdk,
     "logfire": logfire,
     "pydantic-ai": pydantic_ai,
     "openlit": openlit,

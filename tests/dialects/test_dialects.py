@@ -83,6 +83,27 @@ def test_what_a_library_leaves_out_is_never_silent(case: dict[str, Any]) -> None
     assert statuses <= {"estimated", "partial"}
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        "langfuse-openai-written-chat",
+        "langsmith-openai-audio-chat",
+        "langsmith-openai-chat",
+        "litellm-openai-audio-chat",
+        "litellm-openai-priority",
+        "litellm-openai-written-chat",
+        "logfire-anthropic-searched-chat",
+        "mlflow-openai-chat",
+        "pydantic-ai-gemini-heard-chat",
+        "xai-sdk-xai-chat",
+        "xai-sdk-xai-searched-chat",
+    ],
+)
+def test_what_a_library_tells_is_no_estimate(case: str) -> None:
+    spans = priced(next(known.values[0] for known in CASES if known.id == case))
+    assert {span["costspan.cost.status"] for span in spans if "costspan.cost.total" in span} == {"priced"}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_span_in_the_conventions_words_is_read_as_it_is(case: dict[str, Any]) -> None:
     for span in case["spans"]:
@@ -130,6 +151,15 @@ SONNET = {"gen_ai.provider.name": "anthropic", "gen_ai.request.model": "claude-s
 SEARCHES = {"llm.tools.0.tool.json_schema": '{"type":"web_search","search_context_size":null}'}
 GROUNDS = {"llm.tools.0.tool.json_schema": '{"google_search": {}}'}
 DEFINES = {"gen_ai.tool.definitions": '[{"code_execution": {}}]'}
+BY_OPENAI = {"gen_ai.openai.api_base": "https://api.openai.com/v1/"}
+REQUESTED = "gen_ai.request.model"
+MISTRALS = "mistral_ai.operation.id"
+OPENLLMETRY_GOOGLE = "opentelemetry.instrumentation.google_generativeai"
+OPENLLMETRY = "opentelemetry.instrumentation.openai.v1"
+SPOKEN_TO = {"ai.prompt.messages": "[]", "gen_ai.response.model": "gpt-4.1"}
+SERVED = {"ai.response.providerMetadata": '{"openai":{"serviceTier":"default"}}'}
+FUNCTIONS_OF_VERCEL = {"ai.prompt.tools": ['{"type":"function","name":"web_search","inputSchema":{}}']}
+TOOLS_OF_VERCEL = {"ai.prompt.tools": ['{"type":"provider","name":"web_search","id":"openai.web_search"}']}
 FUNCTION = {"llm.tools.0.tool.json_schema": '{"type":"function","function":{"name":"web_search"}}'}
 
 
@@ -140,11 +170,16 @@ FUNCTION = {"llm.tools.0.tool.json_schema": '{"type":"function","function":{"nam
         pytest.param(OPENINFERENCE, ASKED | FUNCTION, "priced", id="the application's own tool"),
         pytest.param(OPENINFERENCE, ASKED | SEARCHES, "estimated", id="the provider's tool"),
         pytest.param(OPENINFERENCE, ASKED | GROUNDS, "estimated", id="another provider's tool"),
-        pytest.param("opentelemetry.instrumentation.openai.v1", ANSWERED, "priced", id="nothing was defined"),
-        pytest.param("opentelemetry.instrumentation.openai.v1", ANSWERED | DEFINES, "estimated", id="defined"),
+        pytest.param(OPENLLMETRY, ANSWERED | BY_OPENAI, "priced", id="nothing was defined"),
+        pytest.param(OPENLLMETRY, ANSWERED | BY_OPENAI | DEFINES, "estimated", id="defined"),
+        pytest.param(OPENLLMETRY, ANSWERED, "estimated", id="only functions would be shown"),
         pytest.param(f"{OFFICIAL}openai", ANSWERED | {"openai.api.type": "chat_completions"}, "priced", id="no tools"),
         pytest.param(f"{OFFICIAL}openai", ANSWERED | {"openai.api.type": "responses"}, "estimated", id="not shown"),
         pytest.param(f"{OFFICIAL}anthropic", ANSWERED | SONNET, "estimated", id="not shown either"),
+        pytest.param("ai", ANSWERED | SERVED | SPOKEN_TO | FUNCTIONS_OF_VERCEL, "priced", id="Vercel's functions"),
+        pytest.param("ai", ANSWERED | SERVED | SPOKEN_TO | TOOLS_OF_VERCEL, "estimated", id="Vercel's others"),
+        pytest.param("ai", ANSWERED | SERVED, "estimated", id="Vercel was told to keep the prompt to itself"),
+        pytest.param("ai", ANSWERED | SPOKEN_TO, "estimated", id="nor does it say which tier"),
         pytest.param("com.anthropic.sdk.python", ANSWERED | SONNET, "estimated", id="nor by the SDK itself"),
     ],
 )
@@ -192,6 +227,62 @@ def test_an_address_that_is_none_names_nobody() -> None:
     assert told["gen_ai.provider.name"] == "openai"
 
 
-def test_a_model_that_speaks_is_an_estimate_where_nobody_tells_how_much_it_spoke() -> None:
-    told = ANSWERED | {"gen_ai.request.model": "gpt-audio-mini"}
-    assert enrich(told, AT, BOOK, "opentelemetry.instrumentation.openai.v1")["costspan.cost.status"] == "estimated"
+@pytest.mark.parametrize(
+    ("scope", "provider", "model", "status"),
+    [
+        pytest.param(OPENLLMETRY, "openai", "gpt-4.1", "priced", id="hears nothing, and writes for the price of input"),
+        pytest.param(OPENLLMETRY, "openai", "gpt-audio-mini", "estimated", id="audio has its price"),
+        pytest.param(OPENLLMETRY, "openai", "gpt-5.6-sol", "estimated", id="cache writes have their price"),
+        pytest.param(OPENLLMETRY_GOOGLE, "gcp.gen_ai", "gemini-2.5-flash", "estimated", id="audio is dearer"),
+        pytest.param(OPENLLMETRY_GOOGLE, "gcp.gen_ai", "gemini-2.5-pro", "priced", id="audio costs as much as text"),
+    ],
+)
+def test_what_is_not_told_makes_an_estimate_where_the_model_has_a_price_for_it(
+    scope: str, provider: str, model: str, status: str
+) -> None:
+    told = {**ANSWERED, **BY_OPENAI, "gen_ai.provider.name": provider, "gen_ai.request.model": model}
+    for _ in range(2):
+        assert enrich(told, AT, BOOK, scope)["costspan.cost.status"] == status
+
+
+def test_cache_writes_that_are_told_are_no_estimate() -> None:
+    told = ANSWERED | BY_OPENAI | {"gen_ai.request.model": "gpt-5.6-sol", "gen_ai.usage.cache_write.input_tokens": 500}
+    assert enrich(told, AT, BOOK, OPENLLMETRY)["costspan.cost.status"] == "priced"
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "guessed"),
+    [
+        ("gpt-4.1-mini", "gpt-4.1-mini-2025-04-14", False),
+        ("gpt-4.1-mini", "kimi-k2", True),
+        ("gemini-2.0-flash-exp:free", "grok-4", True),
+        ("gemini-flash-latest", "gemini-2.5-flash", False),
+        ("my-deployment", "gpt-4.1", False),
+        ("claude-sonnet-4-5", "anthropic.claude-sonnet-4-5-20250929-v1:0", False),
+    ],
+)
+def test_an_answer_of_another_makers_model_is_a_gateways(asked: str, answered: str, guessed: bool) -> None:
+    told = in_convention({**ANSWERED, REQUESTED: asked, "gen_ai.response.model": answered}, OPENLLMETRY)
+    assert told.get("costspan.usage.guessed", False) is guessed
+
+
+def test_that_ollama_costs_nothing_is_a_guess_where_nobody_tells_whose_machine_it_ran_on() -> None:
+    told = ANSWERED | {"gen_ai.provider.name": "Ollama", REQUESTED: "gpt-oss:20b"}
+    scope = "opentelemetry.instrumentation.ollama"
+    unknown, known = (enrich(span, AT, BOOK, scope) for span in (told, told | {"server.address": "localhost"}))
+    assert (unknown["costspan.cost.status"], known["costspan.cost.status"]) == ("free", "free")
+    assert ("costspan.usage.guessed" in unknown, "costspan.usage.guessed" in known) == (True, False)
+
+
+def test_reasoning_of_xai_is_beside_the_output_even_where_the_total_alone_tells() -> None:
+    host: dict[str, Any] = {"gen_ai.openai.api_base": "https://api.x.ai/v1/", REQUESTED: "grok-3-mini"}
+    streamed = {"gen_ai.usage.input_tokens": 12, "gen_ai.usage.output_tokens": 1, "gen_ai.usage.total_tokens": 303}
+    assert in_convention({**ANSWERED, **host, **streamed}, OPENLLMETRY)["gen_ai.usage.output_tokens"] == 291
+
+
+def test_mistrals_sdk_says_which_of_its_calls_are_some() -> None:
+    told: dict[str, Any] = {"gen_ai.provider.name": "mistral_ai", REQUESTED: "mistral-medium-latest"}
+    told |= {"gen_ai.usage.prompt_tokens": 10, "gen_ai.usage.output_tokens": 63}
+    chat = enrich({**told, MISTRALS: "chat_completion_v1_chat_completions_post"}, AT, BOOK, "mistralai_sdk_tracer")
+    assert chat["costspan.cost.status"] == "estimated"  # of what was read from the cache its version 1 says nothing
+    assert enrich({**told, MISTRALS: "list_models_v1_models_get"}, AT, BOOK, "mistralai_sdk_tracer") == {}

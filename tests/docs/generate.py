@@ -400,7 +400,10 @@ def _dialects() -> str:
             notes.append(f"reasoning beside the output: {whose(dialect.thoughts)}")
         if dialect.guess:
             notes.append("the counts decide")
-        lost = [f"{', '.join(texts)} ({whose([provider])})" for provider, texts in dialect.lost.items()]
+        by_loss: dict[tuple[str, ...], list[str]] = {}
+        for provider, texts in dialect.lost.items():
+            by_loss.setdefault(texts, []).append(provider)
+        lost = [f"{', '.join(texts)} ({whose(providers)})" for texts, providers in by_loss.items()]
         known = [_names(dialect.scopes)] if dialect.scopes else []
         known += [f"services {_names(dialect.services)}"] if dialect.services else []
         known += [f"spans with {_names(dialect.signs)}"] if dialect.signs else []

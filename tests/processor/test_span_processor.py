@@ -198,7 +198,7 @@ def test_the_last_resort_prices_copies_on_their_way_to_one_exporter(book: PriceB
 
 # ------------------------------------------------------------------ sampling
 
-OPENLLMETRY = "opentelemetry.instrumentation.openai.v1"
+FOREIGN = "openinference.instrumentation.groq"
 
 
 def sampled(sampler: Sampler, book: PriceBook, early: bool) -> tuple[TracerProvider, InMemorySpanExporter, Processing]:
@@ -207,7 +207,7 @@ def sampled(sampler: Sampler, book: PriceBook, early: bool) -> tuple[TracerProvi
     provider = TracerProvider(sampler=sampler)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     if early:
-        provider.get_tracer(OPENLLMETRY)
+        provider.get_tracer(FOREIGN)
     processing = Processing(provider, MeterProvider([InMemoryMetricReader()]), book=book)
     processing.start()
     return provider, exporter, processing
@@ -219,7 +219,7 @@ def test_a_sampler_that_drops_a_foreign_call_does_not_drop_its_money(book: Price
     with provider.get_tracer("http").start_as_current_span("GET /") as request:
         assert not request.is_recording()
         for _ in range(3):
-            provider.get_tracer(OPENLLMETRY).start_span("chat", attributes=dict(CHAT)).end()
+            provider.get_tracer(FOREIGN).start_span("chat", attributes=dict(CHAT)).end()
     (row,) = processing.table.rows()
     assert (dict(row.calls), sum(row.cost.values())) == ({"priced": 3}, 4_800_000_000)
     assert exporter.get_finished_spans() == ()
@@ -237,6 +237,6 @@ def test_our_tracer_is_still_one_of_its_provider(book: PriceBook) -> None:
 def test_undone_the_sampler_is_the_programs_own_again(book: PriceBook) -> None:
     provider, _, processing = sampled(ALWAYS_OFF, book, early=True)
     processing.shutdown()
-    tracer: Any = provider.get_tracer(OPENLLMETRY)
+    tracer: Any = provider.get_tracer(FOREIGN)
     assert tracer.sampler is ALWAYS_OFF
     assert "get_tracer" not in vars(provider)
