@@ -37,6 +37,7 @@ OVERFLOW: Final = "_overflow"
 
 DIMENSIONS: Final = ("costspan.team", "costspan.feature", "costspan.task")
 COMPONENT: Final = "costspan.component"
+PROBLEM: Final = "kind"
 
 _SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _TOKENS: Final = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
@@ -88,8 +89,8 @@ class Totals(NamedTuple):
 
 class _Row:
     __slots__ = (
-        "attributes", "calls", "cost", "dimensions", "failed", "latency_ns", "names", "observed", "premium", "saved",
-        "timed", "tokens",
+        "attributes", "calls", "cost", "dimensions", "failed", "latency_ns", "names", "observed", "premium", "problems",
+        "saved", "timed", "tokens",
     )  # fmt: skip
 
     def __init__(self, names: tuple[str | None, ...], dimensions: Mapping[str, str]) -> None:
@@ -107,6 +108,7 @@ class _Row:
         self.calls: dict[str, int] = {}
         self.cost: dict[str, int] = {}
         self.tokens: dict[str, int] = {}
+        self.problems: dict[str, int] = {}
         self.saved = self.premium = self.latency_ns = self.timed = self.failed = 0
         self.observed: dict[tuple[str, str], dict[str, str]] = {}
 
@@ -164,7 +166,7 @@ class Table:
         self._routes: dict[tuple[Kind, tuple[str | None, ...] | None], Route] = {}
         self._seen: dict[str, set[str]] = {}
         self._max_values = max_values
-        self._series_left = dict.fromkeys(("calls", "cost", "tokens"), max_series - _SERIES_KEPT_FREE)
+        self._series_left = dict.fromkeys(("calls", "cost", "tokens", "problems"), max_series - _SERIES_KEPT_FREE)
         self._errors: dict[str, int] = {}
         self._closed = False
         self.record: Callable[[Route, Priced | Plain, float | None, float | None, Context | None], None]
@@ -208,8 +210,13 @@ class Table:
                         self._count(row, component, pico, 0)
                     row.saved += priced.saved
                     row.premium += priced.write_premium
-                for component, tokens in priced.reading.tokens.items():
+                reading = priced.reading
+                for component, tokens in reading.tokens.items():
                     self._count(row, component, None, tokens)
+                if reading.guessed:
+                    self._add("problems", row, "guessed", 1)
+                if reading.usage is not None and reading.usage.inconsistent:
+                    self._add("problems", row, "inconsistent", 1)
             if duration_ns is not None:
                 row.latency_ns += duration_ns
                 row.timed += 1
@@ -325,11 +332,11 @@ class Table:
             seen.add(value)
         return value
 
-    def _add(self, kind: Literal["calls", "cost", "tokens"], row: _Row, name: str, amount: int) -> None:
-        """The first amount of a series: it takes one of the places that are left, or goes to the overflow row."""
-        if self._series_left[kind] <= 0:
-            row = self._overflow_row()
+    def _add(self, kind: Literal["calls", "cost", "tokens", "problems"], row: _Row, name: str, amount: int) -> None:
+        """Add to a series: a new one takes one of the places that are left, or goes to the overflow row."""
         cells: dict[str, int] = getattr(row, kind)
+        if name not in cells and self._series_left[kind] <= 0:
+            cells = getattr(self._overflow_row(), kind)
         if name not in cells:
             cells[name] = 0
             self._series_left[kind] -= 1
@@ -345,6 +352,12 @@ class Table:
         )
         meter.create_observable_counter(
             "costspan.calls", [observe(self._calls)], "{call}", "Model calls by the status of their price"
+        )
+        meter.create_observable_counter(
+            "costspan.usage.problems",
+            [observe(self._problems)],
+            "{call}",
+            "Model calls whose counts contradict each other, or whose counts or provider were guessed",
         )
         meter.create_observable_counter(
             "costspan.cache.saved", [observe(self._saved)], "USD", "Money saved by cache reads against the input rate"
@@ -390,6 +403,14 @@ class Table:
                 Observation(count, row.labels(conventions.STATUS, status))
                 for row in self._snapshot()
                 for status, count in row.calls.items()
+            ]
+
+    def _problems(self) -> list[Observation]:
+        with self._lock:
+            return [
+                Observation(count, row.labels(PROBLEM, problem))
+                for row in self._snapshot()
+                for problem, count in row.problems.items()
             ]
 
     def _saved(self) -> list[Observation]:

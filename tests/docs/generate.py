@@ -96,7 +96,8 @@ def metrics(generation: Any) -> list[Metric]:
             settings=Settings(genai_metrics=generation),
         )
         with track(team="a", feature="b", task="c"):
-            for attributes in (CALL, EMBEDDINGS, {**CALL, "error.type": "Timeout"}):
+            odd = {**CALL, "costspan.usage.guessed": True}
+            for attributes in (CALL, EMBEDDINGS, odd, {**CALL, "error.type": "Timeout"}):
                 decision = processing.observer.before(attributes, lambda: 400)
                 token = decision.token if decision is not None else None
                 processing.observer.after(token, attributes, time.time_ns(), 1.0, 0.2, None)

@@ -91,6 +91,25 @@ def test_a_call_without_a_price_is_counted_and_costs_no_zero(shop: Telemetry) ->
     assert sum(seen["costspan.tokens"].values()) == 1100
 
 
+@pytest.mark.parametrize(
+    ("odd", "problems"),
+    [
+        pytest.param({}, [], id="none"),
+        pytest.param({"costspan.usage.guessed": True}, ["guessed"], id="guessed"),
+        pytest.param({"gen_ai.usage.cache_read.input_tokens": 1001}, ["inconsistent"], id="more cached than sent"),
+        pytest.param(
+            {"costspan.usage.guessed": True, "gen_ai.usage.reasoning.output_tokens": 101},
+            ["guessed", "inconsistent"],
+            id="both",
+        ),
+    ],
+)
+def test_calls_whose_usage_is_doubtful_are_counted(shop: Telemetry, odd: dict[str, Any], problems: list[str]) -> None:
+    for _ in range(3):
+        shop.call(odd)
+    assert shop.metrics().get("costspan.usage.problems", {}) == {labels(("kind", problem)): 3 for problem in problems}
+
+
 def test_a_failed_call_shows_its_error_in_the_duration_alone(shop: Telemetry) -> None:
     failed = {key: value for key, value in CHAT.items() if "usage" not in key and "response" not in key}
     shop.call({"error.type": "RateLimitError"}, base=failed)
