@@ -1,4 +1,4 @@
-"""The command line: `costspan price`, `run`, `doctor`, `demo` and `version`, and the groups `estimate` and `prices`."""
+"""The command line: `costspan price`, `run`, `doctor`, `demo`, `version`; groups `estimate`, `prices`, `budgets`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from costspan import __version__, estimate, prices
+from costspan.budgets import command as budgets
 from costspan.doctor.command import doctor
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(estimate.app, name="estimate")
 app.add_typer(prices.app, name="prices")
+app.add_typer(budgets.app, name="budgets")
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(doctor)
 
 

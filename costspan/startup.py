@@ -161,7 +161,7 @@ def start(
     global _processing, _starting  # noqa: PLW0603  # the state of the process
     from costspan import telemetry
     from costspan.book import price_book
-    from costspan.budgets import guard
+    from costspan.budgets.wiring import guard
     from costspan_processor import Processing
     from costspan_processor import Settings as ProcessorSettings
     from costspan_processor.attribution import exchange
@@ -178,9 +178,7 @@ def start(
                 traces,
                 metrics,
                 book=book,
-                guard=partial(
-                    guard, settings, book, budgets=budgets, routing=routing, tell=on_budget_event
-                ),
+                guard=partial(guard, settings, book, budgets=budgets, routing=routing, tell=on_budget_event),
                 settings=ProcessorSettings(
                     genai_metrics=settings.genai_metrics,
                     cost_proposal=settings.cost_attributes,

@@ -126,11 +126,16 @@ class Accounts:
             refused = None if refused_by is None else [claim[0] for claim in claims].index(refused_by)
             return Verdict(refused, "limit", [balances[claim[0]] for claim in claims])
         if time.monotonic() >= self._down_until:
+            # What this process has spent counts before it asks for more.
+            ended = self._take()
             try:
-                answer = self.store.reserve(key, amount, [request.claim for request in requests], self._hold_seconds)
+                claims = [request.claim for request in requests]
+                answer = self.store.reserve(key, amount, claims, self._hold_seconds, ended)
             except Exception as error:  # noqa: BLE001  a client library may raise anything
+                self._give_back(ended)
                 self._fell(error)
             else:
+                self._wrote(ended)
                 return self._reserved(key, requests, answer)
         return self._reserve_locally(key, amount, requests)
 
@@ -139,12 +144,18 @@ class Accounts:
         if self._in_memory:
             return self.reserve(key, amount, requests)
         if time.monotonic() >= self._down_until:
+            ended = self._take()
             try:
                 claims = [request.claim for request in requests]
-                answer = await self.store.areserve(key, amount, claims, self._hold_seconds)
+                answer = await self.store.areserve(key, amount, claims, self._hold_seconds, ended)
             except Exception as error:  # noqa: BLE001
+                self._give_back(ended)
                 self._fell(error)
+            except BaseException:
+                self._give_back(ended)
+                raise
             else:
+                self._wrote(ended)
                 return self._reserved(key, requests, answer)
         return self._reserve_locally(key, amount, requests)
 
@@ -326,27 +337,48 @@ class Accounts:
             except Exception as error:  # noqa: BLE001  the thread must live
                 self._fell(error)
 
+    def _take(self) -> list[Settlement]:
+        """The settlements to write next; somebody else may be writing those before them."""
+        if not self._queue:
+            return []
+        with self._lock:
+            batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
+            self._writing += len(batch)
+            self._journaled = max(0, self._journaled - len(batch))
+            return batch
+
+    def _give_back(self, batch: list[Settlement]) -> None:
+        if batch:
+            with self._lock:
+                self._queue.extendleft(reversed(batch))
+                self._writing -= len(batch)
+
+    def _wrote(self, batch: list[Settlement]) -> None:
+        if batch:
+            with self._lock:
+                self._writing -= len(batch)
+
     def _write(self) -> None:
         """Send what waits, as much as can be in one step."""
         while self._queue:
-            batch = list(islice(self._queue, _BATCH))
-            self._writing = len(batch)
+            batch = self._take()
+            if not batch:
+                break
             try:
                 answers = self.store.settle(batch)
-                for _ in batch:
-                    self._queue.popleft()
-                self._journaled = max(0, self._journaled - len(batch))
-                balances: dict[str, Balance] = {}
-                for answer in answers:
-                    balances.update(answer.balances)
-                if self._is_same(answers[-1].epoch):
-                    for account, balance in balances.items():
-                        if (known := self._known.get(account)) is not None:
-                            self._known[account] = balance, known[1]
-                    self._on_balances(balances)
-            finally:
-                self._writing = 0
-        if self._has_journal:
+            except BaseException:
+                self._give_back(batch)
+                raise
+            self._wrote(batch)
+            balances: dict[str, Balance] = {}
+            for answer in answers:
+                balances.update(answer.balances)
+            if self._is_same(answers[-1].epoch):
+                for account, balance in balances.items():
+                    if (known := self._known.get(account)) is not None:
+                        self._known[account] = balance, known[1]
+                self._on_balances(balances)
+        if self._has_journal and not self._writing:
             self._journal_file().unlink(missing_ok=True)
             self._has_journal = False
 

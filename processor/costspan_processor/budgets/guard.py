@@ -176,7 +176,7 @@ class Guard:
         self._accounts = Accounts(
             self.store,
             on_balances=self._look,
-            watched=lambda: [line.normal for line in self._present() if line.budget.per is None],
+            watched=lambda: [line.normal for line in self.present() if line.budget.per is None],
             failed=self._failed,
             journal=journal,
             hold_seconds=hold_seconds,
@@ -478,7 +478,7 @@ class Guard:
 
     # ---------------------------------------------------------------- which budgets
 
-    def _present(self) -> tuple[Line, ...]:
+    def present(self) -> tuple[Line, ...]:
         """The budgets in the periods of now; of those per value only the pattern."""
         now = self._clock()
         if not self._since <= now < self._until:
@@ -501,7 +501,7 @@ class Guard:
         self._until = min(self._until, soon)
 
     def _matching(self, attributes: Mapping[str, Any], who: Attribution | None) -> tuple[Line, ...]:
-        lines = self._present()
+        lines = self.present()
         if self._all:
             return lines
         named: Mapping[str, str] = {} if who is None else who.attributes
@@ -556,7 +556,7 @@ class Guard:
 
     def _look(self, balances: Mapping[str, Balance]) -> None:
         """Balances have come from the store: see what is to be told of them."""
-        lines = {line.subject.account: line for line in self._present() if line.budget.per is None}
+        lines = {line.subject.account: line for line in self.present() if line.budget.per is None}
         for account, balance in balances.items():
             line = lines.get(account) or self._values.get(account)
             if line is not None:
@@ -629,7 +629,7 @@ class Guard:
             if not self.store.local and time.monotonic() - self._accounts.looked_at > STALE_SECONDS:
                 return []
             observations = []
-            for line in self._present():
+            for line in self.present():
                 balance = None if line.budget.per else self._accounts.balance(line.normal.claim)
                 if balance is not None:
                     subject = line.subject

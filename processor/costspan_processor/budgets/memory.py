@@ -58,11 +58,15 @@ class MemoryStore:
         self._owners: dict[str, float] = {}
         self._swept = self.now()
 
-    def reserve(self, key: str, amount: int, claims: Sequence[Claim], ttl: float) -> Answer:
+    def reserve(
+        self, key: str, amount: int, claims: Sequence[Claim], ttl: float, first: Sequence[Settlement] = ()
+    ) -> Answer:
         with self._lock:
             now = self._clock()
             if now >= self._due:
                 self._expire(now)
+            for settlement in first:
+                self._settle(settlement)
             if key in self._holds or key in self._expired or key in self._done:
                 return self._answer(claims)
             accounts = []
@@ -83,8 +87,10 @@ class MemoryStore:
             self._due = min(self._due, expires)
             return self._answer(claims)
 
-    async def areserve(self, key: str, amount: int, claims: Sequence[Claim], ttl: float) -> Answer:
-        return self.reserve(key, amount, claims, ttl)
+    async def areserve(
+        self, key: str, amount: int, claims: Sequence[Claim], ttl: float, first: Sequence[Settlement] = ()
+    ) -> Answer:
+        return self.reserve(key, amount, claims, ttl, first)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Answer]:
         with self._lock:

@@ -36,18 +36,19 @@ _NO_ADDRESS: Final = (
 _FIELDS: Final = 4
 """Of an account: spent, held, unsettled, floor."""
 
-_KEYS: Final = ("epoch", "accounts", "kept", "names", "holds", "due", "owners", "records", "record-times", "record-who")
+_KEYS: Final = ("epoch", "accounts", "kept", "names", "holds", "due")
 """What the keys hold, after the namespace. All are declared to every script, since any step may charge a hold that has
 expired, in accounts that the step itself does not name.
 
 epoch: a random id. accounts: a hash; the field of an amount is one letter and the account's name. kept: account ->
 until when. names: the accounts in order. holds: key -> amount, expiry, whether it has expired, until when it is kept,
 accounts. due: key -> when the hold needs attention next: when it expires, then when it may be forgotten. Besides there
-is a key of its own for each call that was settled.
+are a key for each call that was settled, and those of the steps that have to do with owners or records.
 """
+_RECORD_KEYS: Final = ("records", "record-times", "record-who")
 
 _PRELUDE: Final = """
-local EPOCH, ACCOUNTS, KEPT, NAMES, HOLDS, DUE, OWNERS, RECORDS, TIMES, WHO = unpack(KEYS, 1, 10)
+local EPOCH, ACCOUNTS, KEPT, NAMES, HOLDS, DUE = unpack(KEYS, 1, 6)
 local now = tonumber(ARGV[1])
 if not now then
     local time = redis.call('TIME')
@@ -125,13 +126,49 @@ local function take_list()
     for index = 1, tonumber(take()) do list[index] = take() end
     return list
 end
-"""
+-- The keys of the calls that end come after the first `offset`.
+local function settle(offset)
+    local found = {}
+    for index = 1, tonumber(take()) do
+        local key, amount, names = take(), take(), take_list()
+        local claims = {}
+        for number = 1, tonumber(take()) do claims[number] = {take(), take()} end
+        if redis.call('SET', KEYS[offset + index], '', 'NX', 'EX', REMEMBERED) then
+            local hold = redis.call('HGET', HOLDS, key)
+            if hold then
+                local held, _, expired, _, list = parse(hold)
+                redis.call('HDEL', HOLDS, key)
+                redis.call('ZREM', DUE, key)
+                for _, account in ipairs(cjson.decode(list)) do
+                    if redis.call('ZSCORE', KEPT, account) then
+                        add('s', account, amount)
+                        if expired == '1' then
+                            add('s', account, minus(held))
+                            add('u', account, minus(held))
+                        else
+                            add('h', account, minus(held))
+                        end
+                    end
+                end
+            else
+                for _, claim in ipairs(claims) do
+                    add('s', claim[1], amount)
+                    keep(claim[1], claim[2])
+                end
+            end
+        end
+        found[index] = money(names)
+    end
+    return found
+end
+""".replace("REMEMBERED", str(REMEMBERED_SECONDS))
 
 _RESERVE: Final = """
-local key, amount, ttl, till, list, names = take(), take(), take(), take(), take(), take_list()
 expire(20)
+settle(7)
+local key, amount, ttl, till, list, names = take(), take(), take(), take(), take(), take_list()
 local found = money(names)
-if redis.call('HEXISTS', HOLDS, key) == 1 or redis.call('EXISTS', KEYS[11]) == 1 then
+if redis.call('HEXISTS', HOLDS, key) == 1 or redis.call('EXISTS', KEYS[7]) == 1 then
     return answer('known', found)
 end
 local claims = {}
@@ -160,43 +197,13 @@ redis.call('ZADD', DUE, expires, key)
 return answer('reserved', found)
 """
 
-_SETTLE: Final = f"""
+_SETTLE: Final = """
 expire(20)
-local found = {{}}
-for index = 1, tonumber(take()) do
-    local key, amount, names = take(), take(), take_list()
-    local claims = {{}}
-    for number = 1, tonumber(take()) do claims[number] = {{take(), take()}} end
-    if redis.call('SET', KEYS[10 + index], '', 'NX', 'EX', {REMEMBERED_SECONDS}) then
-        local hold = redis.call('HGET', HOLDS, key)
-        if hold then
-            local held, _, expired, _, list = parse(hold)
-            redis.call('HDEL', HOLDS, key)
-            redis.call('ZREM', DUE, key)
-            for _, account in ipairs(cjson.decode(list)) do
-                if redis.call('ZSCORE', KEPT, account) then
-                    add('s', account, amount)
-                    if expired == '1' then
-                        add('s', account, minus(held))
-                        add('u', account, minus(held))
-                    else
-                        add('h', account, minus(held))
-                    end
-                end
-            end
-        else
-            for _, claim in ipairs(claims) do
-                add('s', claim[1], amount)
-                keep(claim[1], claim[2])
-            end
-        end
-    end
-    found[index] = money(names)
-end
-return answer(found)
+return answer(settle(6))
 """
 
 _RENEW: Final = """
+local OWNERS = KEYS[7]
 local owner, ttl, keys = take(), tonumber(take()), take_list()
 expire(20)
 for _, key in ipairs(keys) do
@@ -246,6 +253,7 @@ return answer(redis.call('HGETALL', HOLDS))
 """
 
 _POST: Final = f"""
+local RECORDS, TIMES, WHO = KEYS[7], KEYS[8], KEYS[9]
 local oldest = text(now - {_RECORDS_SECONDS})
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', TIMES, '-inf', '(' .. oldest, 'LIMIT', 0, 10)) do
     redis.call('ZREM', TIMES, id)
@@ -262,6 +270,7 @@ return answer(is_new)
 """
 
 _LIST: Final = f"""
+local RECORDS, TIMES, WHO = KEYS[7], KEYS[8], KEYS[9]
 local found = {{}}
 for index, id in ipairs(redis.call('ZREVRANGEBYSCORE', TIMES, '+inf', text(now - {_RECORDS_SECONDS}))) do
     found[index] = {{id, redis.call('HGET', RECORDS, id), redis.call('HGET', WHO, id) or ''}}
@@ -270,6 +279,7 @@ return answer(found)
 """
 
 _ACKNOWLEDGE: Final = """
+local RECORDS, WHO = KEYS[7], KEYS[9]
 local id, by = take(), take()
 local is_there = redis.call('HEXISTS', RECORDS, id)
 if is_there == 1 then redis.call('HSET', WHO, id, by) end
@@ -302,7 +312,8 @@ class RedisStore:
         self._clustered: Final = url.startswith(f"{CLUSTER}:")
         self._namespace: Final = namespace
         self._clock: Final = clock
-        self._keys: Final = tuple(f"{{{namespace}}}:{name}" for name in _KEYS)
+        self._keys: Final = self._named(_KEYS)
+        self._record_keys: Final = self._named(_RECORD_KEYS)
         self._seen: tuple[float, float] | None = None
         self._client: Any = None
         self._begin()
@@ -329,17 +340,21 @@ class RedisStore:
         at, seen = self._seen
         return at + time.monotonic() - seen
 
-    def reserve(self, key: str, amount: int, claims: Sequence[Claim], ttl: float) -> Answer:
-        keys, arguments = self._reservation(key, amount, claims, ttl)
+    def reserve(
+        self, key: str, amount: int, claims: Sequence[Claim], ttl: float, first: Sequence[Settlement] = ()
+    ) -> Answer:
+        keys, arguments = self._reservation(key, amount, claims, ttl, first)
         return self._reserved(amount, claims, self._run(_RESERVE, arguments, keys))
 
-    async def areserve(self, key: str, amount: int, claims: Sequence[Claim], ttl: float) -> Answer:
+    async def areserve(
+        self, key: str, amount: int, claims: Sequence[Claim], ttl: float, first: Sequence[Settlement] = ()
+    ) -> Answer:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             # Not asyncio: redis-py has nothing for other loops.
-            return self.reserve(key, amount, claims, ttl)
-        keys, arguments = self._reservation(key, amount, claims, ttl)
+            return self.reserve(key, amount, claims, ttl, first)
+        keys, arguments = self._reservation(key, amount, claims, ttl, first)
         try:
             script = self._on(loop)
             raw = await script((*self._keys, *keys), (*self._about(), *arguments))
@@ -348,20 +363,15 @@ class RedisStore:
         return self._reserved(amount, claims, self._saw(raw))
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Answer]:
-        arguments: list[str | int] = [len(settlements)]
-        for key, amount, claims in settlements:
-            names = _names(claims)
-            arguments += (key, amount, len(names), *names, len(claims))
-            for claim in claims:
-                arguments += (claim.account, claim.keep_until or _FOR_EVER)
-        epoch, found = self._run(_SETTLE, arguments, [self._settled(settlement.key) for settlement in settlements])
+        keys, arguments = self._settlements(settlements)
+        epoch, found = self._run(_SETTLE, arguments, keys)
         return [
             _answer(settlement.claims, _balances(_names(settlement.claims), amounts), epoch)
             for settlement, amounts in zip(settlements, found, strict=True)
         ]
 
     def renew(self, owner: str, keys: Sequence[str], ttl: float) -> int:
-        _, count = self._run(_RENEW, (owner, ttl, len(keys), *keys))
+        _, count = self._run(_RENEW, (owner, ttl, len(keys), *keys), self._named(["owners"]))
         return int(count)
 
     def read(self, claims: Iterable[Claim]) -> Answer:
@@ -386,10 +396,10 @@ class RedisStore:
         return sorted(holds, key=lambda hold: (hold.expires, hold.key))
 
     def post(self, record: Record) -> bool:
-        return bool(self._run(_POST, record)[1])
+        return bool(self._run(_POST, record, self._record_keys)[1])
 
     def records(self) -> list[Record]:
-        _, found = self._run(_LIST)
+        _, found = self._run(_LIST, (), self._record_keys)
         records = []
         for record_id, content, by in found:
             at, _, text = content.decode().partition(" ")
@@ -397,7 +407,7 @@ class RedisStore:
         return records
 
     def acknowledge(self, record_id: str, by: str) -> bool:
-        return bool(self._run(_ACKNOWLEDGE, (record_id, by))[1])
+        return bool(self._run(_ACKNOWLEDGE, (record_id, by), self._record_keys)[1])
 
     def after_fork(self) -> None:
         # redis-py leaves a parent's sockets alone when it lets go of them.
@@ -410,8 +420,18 @@ class RedisStore:
 
     # ---------------------------------------------------------------- what sync and async share
 
+    def _settlements(self, settlements: Sequence[Settlement]) -> tuple[tuple[bytes, ...], list[str | int | float]]:
+        """Keys and arguments of the part of a script that ends calls."""
+        arguments: list[str | int | float] = [len(settlements)]
+        for key, amount, claims in settlements:
+            names = _names(claims)
+            arguments += (key, amount, len(names), *names, len(claims))
+            for claim in claims:
+                arguments += (claim.account, claim.keep_until or _FOR_EVER)
+        return self._named([f"settled:{settlement.key}" for settlement in settlements]), arguments
+
     def _reservation(
-        self, key: str, amount: int, claims: Sequence[Claim], ttl: float
+        self, key: str, amount: int, claims: Sequence[Claim], ttl: float, first: Sequence[Settlement]
     ) -> tuple[tuple[str, ...], list[str | int | float]]:
         """Keys and arguments of the script."""
         if amount >= _EXACT:
@@ -419,12 +439,13 @@ class RedisStore:
         names = _names(claims)
         till = _FOR_EVER if any(not claim.keep_until for claim in claims) else max(c.keep_until for c in claims)
         accounts = _packed(tuple([claim.account for claim in claims]))
-        arguments: list[str | int | float] = [key, amount, ttl, till, accounts, len(names), *names, len(claims)]
+        keys, arguments = self._settlements(first)
+        arguments += (key, amount, ttl, till, accounts, len(names), *names, len(claims))
         for claim in claims:
             among = [names.index(name) for name in (claim.account, *claim.also)]
             most = "" if claim.most is None else min(claim.most, _EXACT)
             arguments += (claim.account, claim.keep_until or _FOR_EVER, most, len(among), *among)
-        return (self._settled(key),), arguments
+        return (*self._named([f"settled:{key}"]), *keys), arguments
 
     def _reserved(self, amount: int, claims: Sequence[Claim], said: list[Any]) -> Answer:
         epoch, word, found, *refused_by = said
@@ -435,13 +456,14 @@ class RedisStore:
                 balances[claim.account] = Balance(spent, held + amount, unsettled)
         return _answer(claims, balances, epoch, refused_by[0].decode() if refused_by else None)
 
-    def _settled(self, key: str) -> str:
-        return f"{{{self._namespace}}}:settled:{key}"
+    def _named(self, names: Sequence[str]) -> tuple[bytes, ...]:
+        """The keys of these names. Braces make a cluster keep them in one place."""
+        return tuple([f"{{{self._namespace}}}:{name}".encode() for name in names])
 
     def _about(self) -> tuple[str | float, str]:
         return "" if self._clock is None else repr(self._clock()), self._next_epoch
 
-    def _run(self, script: str, arguments: Sequence[Any] = (), keys: Sequence[str] = ()) -> list[Any]:
+    def _run(self, script: str, arguments: Sequence[Any] = (), keys: Sequence[bytes] = ()) -> list[Any]:
         try:
             if self._client is None:
                 self._client = self._connect(blocking=True)

@@ -45,7 +45,7 @@ _LOOK_SECONDS: Final = 0.01
 """How long the file is taken for the one of its name without looking."""
 _EXPIRED_A_STEP: Final = 100
 _SWEEP_EVERY: Final = 64
-"""Calls settled between two looks for what is old; four rows are looked at for each."""
+"""Calls settled between two looks for what is old; two rows are looked at for each."""
 _RECORDS_SECONDS: Final = 90 * 86400
 _FOR_EVER: Final = 2**53
 _NEVER: Final = 9e99
@@ -79,9 +79,7 @@ _BOOK: Final = (
 )
 _MOVE: Final = "UPDATE accounts SET spent = spent + ?2, held = held + ?3, unsettled = unsettled + ?4 WHERE name = ?1"
 _MONEY: Final = "name, spent + floor, accounts.held, unsettled"
-_OLD: Final = "EXISTS (SELECT 1 FROM settled WHERE key = ?1 AND at >= ?2)"
-_CALL: Final = (f"{_OLD}, state, amount, calls.accounts", "LEFT JOIN calls ON key = ?1")
-_NOTHING: Final = ("NULL, NULL, NULL, NULL", "")
+_CALL: Final = "EXISTS (SELECT 1 FROM settled WHERE key = ?1 AND at >= ?2), state, amount, calls.accounts"
 _SWEEPS: Final = (
     ("settled", "key", f"at < ?3 - {REMEMBERED_SECONDS}"),
     ("accounts", "name", "keep_until < ?3 AND held = 0"),
@@ -121,9 +119,12 @@ class SQLiteStore:
         self._looked_at = {table: "" for table, _, _ in _SWEEPS}
         _stores.add(self)
 
-    def reserve(self, key: str, amount: int, claims: Sequence[Claim], ttl: float) -> Answer:
+    def reserve(
+        self, key: str, amount: int, claims: Sequence[Claim], ttl: float, first: Sequence[Settlement] = ()
+    ) -> Answer:
         def step(now: float) -> Answer:
-            (is_old, state, _, _), balances = self._look(now, claims, _CALL, key, now - REMEMBERED_SECONDS)
+            self._end_all(first, now)
+            (is_old, state, _, _), balances = self._look(0 if first else now, claims, key, now - REMEMBERED_SECONDS)
             if is_old or state is not None:
                 return self._answer(claims, balances)
             if amount:
@@ -152,32 +153,20 @@ class SQLiteStore:
 
         return self._step(step)
 
-    async def areserve(self, key: str, amount: int, claims: Sequence[Claim], ttl: float) -> Answer:
+    async def areserve(
+        self, key: str, amount: int, claims: Sequence[Claim], ttl: float, first: Sequence[Settlement] = ()
+    ) -> Answer:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             # Not asyncio: there is no loop of ours to hand the work to.
-            return self.reserve(key, amount, claims, ttl)
+            return self.reserve(key, amount, claims, ttl, first)
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, "costspan-budgets")
-        return await loop.run_in_executor(self._worker, self.reserve, key, amount, claims, ttl)
+        return await loop.run_in_executor(self._worker, self.reserve, key, amount, claims, ttl, first)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Answer]:
-        def step(now: float) -> list[Answer]:
-            answers = []
-            for index, (key, amount, claims) in enumerate(settlements):
-                call, balances = self._look(0 if index else now, claims, _CALL, key, now - REMEMBERED_SECONDS)
-                for name, spent, held, unsettled in self._end(key, amount, claims, call, now):
-                    if name in balances:
-                        before = balances[name]
-                        balances[name] = Balance(before.spent + spent, before.held + held, before.unsettled + unsettled)
-                answers.append(self._answer(claims, balances))
-            self._settled += len(settlements)
-            if self._settled >= _SWEEP_EVERY:
-                self._sweep(now)
-            return answers
-
-        return self._step(step)
+        return self._step(lambda now: self._end_all(settlements, now))
 
     def renew(self, owner: str, keys: Sequence[str], ttl: float) -> int:
         def step(now: float) -> int:
@@ -279,7 +268,8 @@ class SQLiteStore:
             raise StoreError(f"the budgets in {self._path} have been in use by another thread for {_WAIT_SECONDS:g} s")
         try:
             self._gate.enter(self._path)
-            self._connect()
+            if self._connection is None or time.monotonic() >= self._looked_for:
+                self._connect()
             self._execute("BEGIN IMMEDIATE")
             result = work(self.now())
             self._execute("COMMIT")
@@ -307,21 +297,23 @@ class SQLiteStore:
         self,
         now: float,
         claims: Sequence[Claim] = (),
-        what: tuple[str, str] = _NOTHING,
-        *about: str | float,
+        key: str | None = None,
+        since: float = 0.0,
+        *,
         whole: bool = False,
     ) -> tuple[tuple[Any, ...], dict[str, Balance]]:
         """See to holds that are due, to some of them or, if `whole`, to all; then read, in one query.
 
-        Returns the columns of `what`, and what the accounts of the claims have, each by itself.
+        Returns what is known of the call of this key: whether it was settled, not before `since`, its state, amount,
+        accounts; and what the accounts of the claims have, each by itself.
         """
         names = [claim.account for claim in claims]
         for claim in claims:
             if claim.also:
                 names += claim.also
-        query = _query(what, len(about), len(names))
+        query = _query(len(names))
         while True:
-            rows = self._execute(query, (*about, *names)).fetchall()
+            rows = self._execute(query, (key, since, *names)).fetchall()
             self._due = rows[0][0]
             if self._due > now:
                 break
@@ -332,8 +324,7 @@ class SQLiteStore:
             if not whole:
                 now = 0
         balances = dict.fromkeys(names, _EMPTY)
-        for row in rows:
-            name, spent, held, unsettled = row[5:]
+        for _, _, _, _, _, name, spent, held, unsettled in rows:
             if name is not None:
                 balances[name] = Balance(spent, held, unsettled)
         return rows[0][1:5], balances
@@ -344,9 +335,23 @@ class SQLiteStore:
         return Answer(
             refused_by is None,
             refused_by,
-            {claim.account: _together(claim, balances) for claim in claims},
+            {claim.account: _together(claim, balances) if claim.also else balances[claim.account] for claim in claims},
             self._epoch,
         )
+
+    def _end_all(self, settlements: Sequence[Settlement], now: float) -> list[Answer]:
+        answers = []
+        for index, (key, amount, claims) in enumerate(settlements):
+            call, balances = self._look(0 if index else now, claims, key, now - REMEMBERED_SECONDS)
+            for name, spent, held, unsettled in self._end(key, amount, claims, call, now):
+                if name in balances:
+                    before = balances[name]
+                    balances[name] = Balance(before.spent + spent, before.held + held, before.unsettled + unsettled)
+            answers.append(self._answer(claims, balances))
+        self._settled += len(settlements)
+        if self._settled >= _SWEEP_EVERY:
+            self._sweep(now)
+        return answers
 
     def _end(
         self, key: str, amount: int, claims: Sequence[Claim], call: tuple[Any, ...], now: float
@@ -391,7 +396,7 @@ class SQLiteStore:
         for table, key, old in _SWEEPS:
             rows = self._execute(
                 f"SELECT {key}, {old} FROM {table} WHERE {key} > ?1 ORDER BY {key} LIMIT ?2",
-                (self._looked_at[table], 4 * self._settled, now),
+                (self._looked_at[table], 2 * self._settled, now),
             ).fetchall()
             self._looked_at[table] = rows[-1][0] if rows else ""
             for name, is_old in rows:
@@ -404,9 +409,7 @@ class SQLiteStore:
     def _connect(self) -> None:
         """Open the file, unless it is open and still the one of this name. Called inside the gate."""
         if self._connection is not None:
-            if (at := time.monotonic()) < self._looked_for:
-                return
-            self._looked_for = at + _LOOK_SECONDS
+            self._looked_for = time.monotonic() + _LOOK_SECONDS
             try:
                 status = os.stat(self._path)  # noqa: PTH116  a third of the time of Path.stat
             except FileNotFoundError:
@@ -553,11 +556,12 @@ def _locking() -> tuple[Callable[[Any], object], Callable[[Any], object], type[E
 
 
 @cache
-def _query(what: tuple[str, str], before: int, names: int) -> str:
-    columns, join = what
-    marks = ", ".join(f"?{before + 1 + number}" for number in range(names))
+def _query(names: int) -> str:
+    marks = ", ".join(f"?{number + 3}" for number in range(names))
     among = f"= {marks}" if names == 1 else f"IN ({marks})"
-    return f"SELECT store.due, {columns}, {_MONEY} FROM store {join} LEFT JOIN accounts ON name {among}"
+    return (
+        f"SELECT store.due, {_CALL}, {_MONEY} FROM store LEFT JOIN calls ON key = ?1 LEFT JOIN accounts ON name {among}"
+    )
 
 
 def _together(claim: Claim, balances: Mapping[str, Balance]) -> Balance:

@@ -103,14 +103,20 @@ class Store(Protocol):
         """Unix seconds by the store's clock, as far as known without asking it: no I/O."""
         ...
 
-    def reserve(self, key: str, amount: int, claims: Sequence[Claim], ttl: float) -> Answer:
+    def reserve(
+        self, key: str, amount: int, claims: Sequence[Claim], ttl: float, first: Sequence[Settlement] = ()
+    ) -> Answer:
         """Hold `amount` for `ttl` seconds in all accounts, or in none if one has no room.
+
+        The calls of `first` are ended before, in the same step.
 
         A call that costs nothing is never refused, not even by an account that is overspent.
         """
         ...
 
-    async def areserve(self, key: str, amount: int, claims: Sequence[Claim], ttl: float) -> Answer:
+    async def areserve(
+        self, key: str, amount: int, claims: Sequence[Claim], ttl: float, first: Sequence[Settlement] = ()
+    ) -> Answer:
         """`reserve` on an event loop, which it does not block."""
         ...
 

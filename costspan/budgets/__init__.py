@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
 from decimal import Decimal
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from opentelemetry._logs import get_logger
-
-from costspan.book import folder
 from costspan.tracking import track
 from costspan_processor import conventions
 from costspan_processor.attribution import Attribution, Totals, attributed, attributes_of, attribution
 from costspan_processor.budgets import Budget, Check, Guard
-from costspan_processor.budgets.configuration import Configuration, Watched, merged
 from costspan_processor.budgets.guard import CHARACTERS_PER_TOKEN, block
-from costspan_processor.budgets.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from opentelemetry.context import Context
 
-    from costspan.settings import Settings
-    from costspan_pricing import PriceBook
-    from costspan_processor.budgets import Event, Store
-    from costspan_processor.budgets.routing import Route, Routing
-
-_log = logging.getLogger("costspan")
+    from costspan_processor.budgets.routing import Route
 
 
 class budget(track):  # noqa: N801  # reads as a statement
@@ -124,102 +110,3 @@ def _who(named: Mapping[str, object]) -> Attribution | None:
     if who is None:
         return Attribution(marks)
     return Attribution({**who.attributes, **marks}, who.totals, who.received.difference(marks), who.limits)
-
-
-def guard(
-    settings: Settings,
-    book: PriceBook,
-    resource: Mapping[str, Any],
-    failed: Callable[[str, BaseException], None],
-    *,
-    budgets: Sequence[Budget] = (),
-    routing: Routing | None = None,
-    tell: Callable[[Event], None] | None = None,
-) -> Guard:
-    """The guard of a process, as code, environment and file say.
-
-    What is wrong with environment or file is logged and left out: a typing error must not stop the application.
-    """
-    source = _Source(settings, book, budgets, routing)
-    held, paths = source.read()
-    made = Guard(
-        held,
-        book,
-        _store(settings.budget_store),
-        routing=paths,
-        resource=resource,
-        journal=folder(settings).parent / "budgets",
-        failed=failed,
-        logger=lambda: get_logger("costspan"),
-        tell=tell,
-        notify=_notifier(settings.notify),
-        reload=source.look,
-    )
-    source.changed = made.replace
-    return made
-
-
-class _Source:
-    """Where budgets come from, and whether the file among it has changed."""
-
-    def __init__(
-        self, settings: Settings, book: PriceBook, budgets: Sequence[Budget], routing: Routing | None
-    ) -> None:
-        self._settings = settings
-        self._book = book
-        self._budgets = budgets
-        self._routing = routing
-        self._file = Watched(Path(settings.config_file))
-        self._looking = threading.Lock()
-        self.changed: Callable[[Sequence[Budget], Routing | None], None] = lambda _budgets, _routing: None
-
-    def read(self) -> tuple[tuple[Budget, ...], Routing | None]:
-        """What holds now: code over environment over file, by the names of budgets."""
-        file = self._file.configuration
-        environment: tuple[Budget, ...] = ()
-        if self._settings.budgets:
-            try:
-                environment = Configuration.of_json(self._settings.budgets, "COSTSPAN_BUDGETS").budgets
-            except ValueError as error:
-                _log.error("costspan: budgets are left out, the others hold: %s", error)
-        routing = self._routing or file.routing
-        if routing is not None:
-            try:
-                routing = routing.check(self._book, time.time())
-            except ValueError as error:
-                _log.error("costspan: routing is left out: %s", error)
-                routing = None
-        return merged(file.budgets, environment, self._budgets), routing
-
-    def look(self) -> None:
-        """See whether the file has changed: elsewhere, since a call is waiting here."""
-        if self._looking.acquire(blocking=False):
-            threading.Thread(target=self._look, name="costspan-configuration", daemon=True).start()
-
-    def _look(self) -> None:
-        try:
-            if self._file.changed():
-                self.changed(*self.read())
-                _log.info("costspan: %s was read again", self._settings.config_file)
-        finally:
-            self._looking.release()
-
-
-def _store(url: str) -> Store | None:
-    try:
-        return open_store(url)
-    except (ValueError, ImportError) as error:
-        _log.error("costspan: budgets are kept in memory, of this process alone: %s", error)
-        return None
-
-
-def _notifier(urls: Sequence[str]) -> Callable[[Event], None] | None:
-    if not urls:
-        return None
-    from costspan_processor.budgets.notify import notifier
-
-    try:
-        return notifier(urls)
-    except (ValueError, ImportError) as error:
-        _log.error("costspan: events of budgets are sent to nobody: %s", error)
-        return None
