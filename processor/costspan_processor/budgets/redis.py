@@ -432,7 +432,7 @@ class RedisStore:
 
     def _reservation(
         self, key: str, amount: int, claims: Sequence[Claim], ttl: float, first: Sequence[Settlement]
-    ) -> tuple[tuple[str, ...], list[str | int | float]]:
+    ) -> tuple[tuple[bytes, ...], list[str | int | float]]:
         """Keys and arguments of the script."""
         if amount >= _EXACT:
             raise StoreError(f"{self._where}: {amount} nanodollars are more than Redis counts exactly")

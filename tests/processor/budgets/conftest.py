@@ -67,7 +67,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iter
         namespace = uuid.uuid4().hex
 
         def another() -> Store:
-            opened.append(RedisStore(server.url, namespace, clock))
+            opened.append(RedisStore(server.patient_url, namespace, clock))
             return opened[-1]
 
     yield another

@@ -30,6 +30,8 @@ class RedisServer:
         self.options = options
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
+        self.patient_url = f"{self.url}?socket_timeout=10&socket_connect_timeout=10"
+        """For tests that are not about time: they may run on a busy machine."""
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

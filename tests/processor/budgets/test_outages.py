@@ -1,4 +1,4 @@
-"""Stores that go away and come back: nothing but StoreError comes out, then all is well, and no money is lost or doubled."""
+"""Stores that go away and come back: only StoreError comes out, then all is well, no money is lost and none doubled."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class TestRedis:
     def test_full(self, redis_program: None, tmp_path: Path) -> None:
         with RedisServer(tmp_path, "--maxmemory", "1") as server:
             store = RedisStore(server.url)
-            with pytest.raises(StoreError, match="OOM|memory"):
+            with pytest.raises(StoreError, match=r"OOM|memory"):
                 pay(store, "a", 1)
             store.close()
 
@@ -348,7 +348,7 @@ class TestSQLite:
                     file.write(bytes(4096))
             said = ""
             asked = 0
-            for asked in range(3000):  # noqa: B007
+            for asked in range(3000):
                 try:
                     store.settle([Settlement(f"a{asked}", 1, claims)])
                 except StoreError as error:
@@ -451,6 +451,54 @@ class TestSQLite:
         theirs.close()
         pay(store, "b", 5)
         assert spent(store) == 10
+
+
+class TestAnEventLoop:
+    """It goes on while a store does not answer."""
+
+    @pytest.fixture(params=["sqlite", "redis"])
+    def stuck(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Store, Callable[[bool], None]]]:
+        """A store, and how to make it hang and go on."""
+        if request.param == "redis":
+            server: RedisServer = request.getfixturevalue("own_redis")
+            store = open_store(server.patient_url)
+            yield store, lambda hang: server.send(signal.SIGSTOP if hang else signal.SIGCONT)
+        else:
+            store = open_store(f"sqlite:///{tmp_path}/b.db")
+            with (tmp_path / "b.db-lock").open("wb") as gate:
+                yield store, lambda hang: fcntl.flock(gate, fcntl.LOCK_EX if hang else fcntl.LOCK_UN)
+        store.close()
+
+    async def test_goes_on(self, stuck: tuple[Store, Callable[[bool], None]]) -> None:
+        store, hang = stuck
+        await store.areserve("first", 1, CLAIMS, 60)
+        hang(True)
+        calls = [asyncio.create_task(store.areserve(str(number), 1, CLAIMS, 60)) for number in range(8)]
+        began = time.monotonic()
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        assert time.monotonic() - began < 1
+        assert not any(call.done() for call in calls)
+        hang(False)
+        answers = await asyncio.gather(*calls)
+        assert max(answer.balances["team"].held for answer in answers) == 9
+
+    async def test_a_call_that_is_cancelled_meanwhile_can_be_released(
+        self, stuck: tuple[Store, Callable[[bool], None]]
+    ) -> None:
+        store, hang = stuck
+        await store.areserve("first", 1, CLAIMS, 60)
+        hang(True)
+        call = asyncio.create_task(store.areserve("a", 1, CLAIMS, 60))
+        await asyncio.sleep(0.05)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        hang(False)
+        store.settle([Settlement("a", 0)])
+        await asyncio.sleep(0.05)
+        assert held(store) == 1
+        assert (await store.areserve("b", 1, CLAIMS, 60)).admitted
 
 
 FORKING = """
