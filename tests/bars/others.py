@@ -141,7 +141,8 @@ def _compared(other: _Other, driver: Path, exchanges: str) -> Iterator[Bar]:
     needed = (*other.packages, *other.sdks, "opentelemetry-sdk", "opentelemetry-exporter-otlp")
     python = environment(CACHE / "others" / other.name, *needed)
     ours, theirs = (_run(python, code, driver, exchanges) for code in (_OURS, other.code + _PRICED_BY_US))
-    both = [exchange for exchange in theirs if ours.get(exchange, _NOTHING).pico is not None]
+    # What has no price in the book even in part leaves no figure to compare with: what the model is not sold with.
+    both = [exchange for exchange in theirs if _is_whole(ours.get(exchange, _NOTHING))]
     different = [exchange for exchange in both if ours[exchange].pico != theirs[exchange].pico]
     # Where usage was dropped and the span says so, the figures cannot agree.
     whole = [exchange for exchange in both if not theirs[exchange].marked]
@@ -152,6 +153,10 @@ def _compared(other: _Other, driver: Path, exchanges: str) -> Iterator[Bar]:
     yield Bar(f"others.{other.name}", f"{share:.4g} % of {len(whole)}", ">= 95 %", share >= 95, f"{note} differ too")
     said = [f"{exchange}: {theirs[exchange].pico} for {ours[exchange].pico}" for exchange in silent]
     yield none_of(f"others.{other.name}.silent", said, f"{len(both)} exchanges", "that differ and do not say so")
+
+
+def _is_whole(seen: _Seen) -> bool:
+    return seen.pico is not None and "partial" not in seen.statuses
 
 
 def _run(python: str, code: str, driver: Path, exchanges: str) -> Mapping[str, _Seen]:
