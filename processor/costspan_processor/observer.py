@@ -134,7 +134,7 @@ class CostObserver:
         if guard is not None:
             if admission is not None:
                 result.update(guard.settle(admission, priced))
-            else:
+            elif guard.budgets or (who is not None and who.limits):
                 result.update(guard.charge(guard.new_key(), attributes, who, priced))
         self.count(priced, who, duration, first_chunk, context, own=True)
         return result

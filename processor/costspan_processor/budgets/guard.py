@@ -167,7 +167,8 @@ class Guard:
         self._lengths = OutputLengths()
         self._lines: tuple[Line, ...] = ()
         self._values: OrderedDict[str, Line] = OrderedDict()
-        self._budgets: tuple[Budget, ...] = ()
+        self.budgets: tuple[Budget, ...] = ()
+        """Those that hold now; `replace` changes them."""
         self.routing: Routing | None = None
         self.replace(budgets, routing)
         self.events: Final = Events(
@@ -189,11 +190,6 @@ class Guard:
     def _failed(self, where: str, error: BaseException) -> None:
         self.failed(where, error)
 
-    @property
-    def budgets(self) -> tuple[Budget, ...]:
-        """The budgets that hold now."""
-        return self._budgets
-
     def replace(self, budgets: Sequence[Budget], routing: Routing | None) -> None:
         """Hold calls to these budgets from now on. What has been spent under a name stays spent."""
         names = [budget.name for budget in budgets]
@@ -201,7 +197,7 @@ class Guard:
             if names.count(name) > 1:
                 raise ValueError(f"two budgets are named {name!r}")
         self.routing = routing
-        self._budgets = tuple(budgets)
+        self.budgets = tuple(budgets)
         self._until = 0.0
 
     # ---------------------------------------------------------------- a call
@@ -279,7 +275,7 @@ class Guard:
         """Charge a call that nobody asked about before it was made; `key` is its own (trace and span id)."""
         pico = priced.total
         blocks = () if who is None else who.limits
-        if pico is None or not (self._budgets or blocks):
+        if pico is None or not (self.budgets or blocks):
             return {}
         amount = _half_even(pico, 1000)
         for line in blocks:
@@ -491,7 +487,7 @@ class Guard:
         if self._reload is not None:
             self._reload()
             soon = now + RELOAD_SECONDS
-        lines = tuple(itertools.chain.from_iterable(_lines(budget, now) for budget in self._budgets))
+        lines = tuple(itertools.chain.from_iterable(_lines(budget, now) for budget in self.budgets))
         if lines != self._lines:
             self._lines = lines
             self._values.clear()
