@@ -174,8 +174,8 @@ class SQLiteStore:
             until = now + ttl
             for key in keys:
                 self._execute(
-                    f"UPDATE calls SET at = max(at, ?2), due = max(at, ?2) WHERE key = ?1 AND state = {_HELD}",
-                    (key, until),
+                    "UPDATE calls SET at = max(at, ?2), due = max(at, ?2) WHERE key = ?1 AND state = ?3 AND at > ?4",
+                    (key, until, _HELD, now),
                 )
             self._execute("DELETE FROM owners WHERE until <= ?", (now,))
             self._execute("INSERT OR REPLACE INTO owners VALUES (?, ?)", (owner, until))

@@ -176,6 +176,15 @@ class TestSettle:
         assert store.reserve("a", 10**9, [claim()], 60).admitted
         assert store.holds() == []
 
+    def test_however_many_were_settled_since(self, store: Store) -> None:
+        store.reserve("a", 600, [claim()], 60)
+        settle(store, "a", 100, claim())
+        for number in range(10):
+            store.settle([Settlement(f"{number} {other}", 1, (claim("others"),)) for other in range(50)])
+        assert settle(store, "a", 300, claim()).balances == {TEAM: (100, 0, 0)}
+        assert store.reserve("a", 600, [claim()], 60)[:3] == (True, None, {TEAM: (100, 0, 0)})
+        assert store.holds() == []
+
     def test_a_settlement_that_overtakes_its_reservation_is_the_last_word(self, store: Store) -> None:
         """After a time-out nobody knows whether the reservation is still under way."""
         settle(store, "a", 0)
@@ -241,6 +250,15 @@ class TestTime:
         clock.now += 60
         store.renew("me", ["a"], 60)
         assert money(store) == [(600, 0, 600)]
+
+    def test_nor_if_many_have(self, store: Store, clock: Clock) -> None:
+        """More than a step sees to at once."""
+        keys = [str(number) for number in range(150)]
+        for key in keys:
+            store.reserve(key, 1, [claim()], 60)
+        clock.now += 61
+        store.renew("me", keys, 60)
+        assert money(store) == [(150, 0, 150)]
 
     def test_renewing_counts_who_has_asked_within_their_ttl(self, store: Store, clock: Clock) -> None:
         assert [store.renew(owner, [], 60) for owner in ("a", "b", "a")] == [1, 2, 2]
