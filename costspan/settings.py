@@ -27,8 +27,8 @@ _WORDS: Final = {
 }
 
 
-def _setting(variable: str, default: Any, meaning: str) -> Any:
-    return _field(default=default, metadata={"variable": variable, "meaning": meaning})
+def _setting(variable: str, default: Any, meaning: str, *, secret: bool = False) -> Any:
+    return _field(default=default, metadata={"variable": variable, "meaning": meaning, "secret": secret})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ class Settings:
         "COSTSPAN_USER_KEY",
         "",
         "A secret: `user.id` is then the HMAC-SHA256 of what `costspan.track(user=...)` was given.",
+        secret=True,
     )
     config_file: str = _setting(
         "COSTSPAN_CONFIG",
@@ -93,11 +94,13 @@ class Settings:
         "memory:",
         "Where budgets are kept: `memory:` (of the process), `sqlite:///file.db` (of a machine), "
         "`redis://host:6379/0` (of many).",
+        secret=True,
     )
     notify: tuple[str, ...] = _setting(
         "COSTSPAN_NOTIFY",
         (),
         "Apprise URLs that events of budgets are sent to (Slack, e-mail, Teams, webhooks), separated by commas.",
+        secret=True,
     )
     price_file: str = _setting(
         "COSTSPAN_PRICE_FILE",

@@ -114,7 +114,8 @@ def look_at_settings(environ: Mapping[str, str]) -> tuple[list[dict[str, Any]], 
             {
                 "setting": field.name,
                 "variable": variable,
-                "value": list(value) if isinstance(value, tuple) else value,
+                # What may hold a password or a token goes into no report.
+                "value": "(set)" if field.metadata["secret"] and read else _listed(value),
                 "origin": "default" if read is None else "environment",
             }
         )
@@ -130,6 +131,10 @@ def look_at_settings(environ: Mapping[str, str]) -> tuple[list[dict[str, Any]], 
             )
     settings = load({}, {name: text for name, text in environ.items() if name in _known()})
     return facts, [*problems, *_meaningless(settings, environ)]
+
+
+def _listed(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _known() -> set[str]:

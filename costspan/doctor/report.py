@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costspan import __version__
-from costspan.doctor import Problem, others, prices, program, sdks, telemetry
+from costspan.doctor import Problem, budgets, others, prices, program, sdks, telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -66,6 +66,7 @@ def examine(command: Sequence[str] = (), *, aside: bool = False) -> Report:
             "opentelemetry": section(telemetry.ABOUT, lambda: telemetry.look(environ, others=bool(other)), {}),
             **section("spans", lambda: telemetry.send(environ), {"spans": {}, "metrics": {}}),
             "prices": section(prices.ABOUT_PRICES, lambda: prices.look_at_prices(environ), {}),
+            "budgets": section(budgets.ABOUT, lambda: budgets.look(environ), {}),
             "settings": section(prices.ABOUT_SETTINGS, lambda: prices.look_at_settings(environ), []),
             "program": None if watched is None else watched[0],
         }

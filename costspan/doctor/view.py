@@ -53,7 +53,8 @@ def _print(report: Report, console: Console) -> None:
         ("OpenTelemetry", _opentelemetry(facts["opentelemetry"])),
         ("Where it goes", _ways_out(facts)),
         ("Prices", _prices(facts["prices"])),
-        ("Settings", _settings(facts["settings"], facts["program"])),
+        ("Budgets", _budgets(facts["budgets"], facts["program"])),
+        ("Settings", _settings(facts["settings"])),
         *((("The program", _program(facts["program"])),) if facts["program"] else ()),
     ):
         console.print()
@@ -194,15 +195,38 @@ def _prices(facts: Mapping[str, Any]) -> Iterator[Line]:
             )
 
 
-def _settings(facts: list[dict[str, Any]], program: Mapping[str, Any] | None) -> Iterator[Line]:
+def _budgets(facts: Mapping[str, Any], program: Mapping[str, Any] | None) -> Iterator[Line]:
+    if not facts:
+        return
+    for budget in facts["budgets"]:
+        yield _PLAIN, budget["name"], _budget({"period": "month", "policy": "warn", "scope": {}, **budget})
+    if not facts["budgets"]:
+        there = "has none" if facts["file_found"] else "is not there"
+        yield _PLAIN, "none", f"{facts['file']} {there}"
+    if program is None:
+        yield _PLAIN, "others", "may be given to init() by the program: costspan doctor -- COMMAND shows them"
+    if facts["store"] != "memory":
+        yield _GOOD if facts["reachable"] else _BAD, "kept", f"in {facts['store']}"
+    elif facts["budgets"]:
+        yield _PLAIN, "kept", "in the memory of each process, for itself: COSTSPAN_BUDGET_STORE says where else"
+    if facts["routing"]:
+        yield _GOOD, "routing", "every model has a price"
+    if facts["notified"]:
+        yield _GOOD, "events", f"are sent to {plural(facts['notified'], 'Apprise URL')}"
+
+
+def _budget(budget: Mapping[str, Any]) -> str:
+    scope = ", ".join(f"{key}={value}" for key, value in budget["scope"].items())
+    return f"${budget['limit']} a {budget['period']}, {budget['policy']}s{', ' if scope else ''}{scope}"
+
+
+def _settings(facts: list[dict[str, Any]]) -> Iterator[Line]:
     changed = [fact for fact in facts if fact["origin"] != "default"]
     for fact in changed:
         value = fact["value"]
         said = ", ".join(value) if isinstance(value, list) else str(value)
         yield _PLAIN, fact["setting"], f"{said.lower() if isinstance(value, bool) else said} ({fact['variable']})"
     yield _PLAIN, "the others" if changed else "all", "as by default"
-    if program is None:
-        yield _PLAIN, "budgets", "are given to init() by the program: costspan doctor -- COMMAND shows them"
 
 
 def _program(facts: Mapping[str, Any]) -> Iterator[Line]:
@@ -224,9 +248,7 @@ def _process(process: Mapping[str, Any]) -> Iterator[Line]:
             there = ", ".join(started[name][to]) or "nowhere"
             yield _PLAIN, f"{name} go to", f"{there} ({started[name]['provider'].rpartition('.')[2]})"
         for budget in started["budgets"]:
-            scope = ", ".join(f"{key}={value}" for key, value in budget["scope"].items())
-            said = f"${budget['limit']} a {budget['period']}, {budget['policy']}s{', ' if scope else ''}{scope}"
-            yield _PLAIN, f"budget {budget['name']}", said
+            yield _PLAIN, f"budget {budget['name']}", _budget(budget)
         if not started["budgets"]:
             yield _PLAIN, "budgets", "none"
     for sdk in process["sdks"]:

@@ -111,7 +111,7 @@ class _Witness:
         finally:
             self._starting = False
         if first and startup._processing is not None:
-            budgets = kwargs.get("budgets", args[3] if len(args) > 3 else ())
+            budgets = startup._processing.guard.budgets
             self._start = {
                 "where": f"at {line}"
                 if (line := _where())

@@ -21,6 +21,8 @@ OnStoreError = Literal["allow", "deny", "local"]
 Reason = Literal["limit", "price", "store"]
 
 NANO: Final = 10**9
+_MOST: Final = 10**9
+"""USD: in nanodollars the ninth part of what databases count."""
 
 _SCOPE_KEYS: Final = {
     **KEYS,
@@ -133,6 +135,8 @@ class Budget:
             raise self._refused(name, wanted) from None
         if isinstance(value, bool) or not amount.is_finite() or amount <= 0:
             raise self._refused(name, f"{wanted} above 0")
+        if amount > _MOST:
+            raise self._refused(name, f"{wanted} of at most {_MOST:,}")
         return amount
 
     def _refused(self, name: str, wanted: str) -> ValueError:

@@ -36,6 +36,7 @@ class TestABudget:
             ({"name": ""}, "a budget needs a name"),
             ({"limit": "lots"}, "budget 'b': limit must be an amount in USD, not 'lots'"),
             ({"limit": "-1"}, "limit must be an amount in USD above 0"),
+            ({"limit": "1e999999"}, "limit must be an amount in USD of at most 1,000,000,000"),
             ({"limit": "NaN"}, "limit must be an amount in USD above 0"),
             ({"period": "fortnight"}, "period must be"),
             ({"zone": "Mars/Olympus"}, "zone must be"),

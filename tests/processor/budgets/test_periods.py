@@ -9,7 +9,7 @@ from functools import cache
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from costspan_processor.budgets.periods import CALENDAR, Period, check_period, is_window, period_at, window_at
@@ -77,7 +77,7 @@ def instants(draw: st.DrawFn) -> tuple[str, float]:
 
 
 class TestLaws:
-    @settings(deadline=None)
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the changes of a zone are sought once
     @given(instants(), st.sampled_from(CALENDAR))
     def test_every_instant_is_in_one_period_and_periods_tile(self, where: tuple[str, float], kind: str) -> None:
         zone, at = where
@@ -89,7 +89,7 @@ class TestLaws:
         assert (before.end, after.start) == (period.start, period.end)
         assert len({before.id, period.id, after.id}) == 3
 
-    @settings(deadline=None)
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the changes of a zone are sought once
     @given(instants(), st.sampled_from(CALENDAR[1:]))
     def test_a_period_begins_when_clocks_first_show_its_beginning(self, where: tuple[str, float], kind: str) -> None:
         zone, at = where
@@ -103,7 +103,7 @@ class TestLaws:
         assert shown(period.start, zone) >= beginning
         assert shown(period.start - 1, zone) < beginning
 
-    @settings(deadline=None)
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the changes of a zone are sought once
     @given(instants())
     def test_an_hour_is_one_hour_of_the_clock_at_one_offset(self, where: tuple[str, float]) -> None:
         zone, at = where
