@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import threading
 import time
+import weakref
 from collections import OrderedDict, deque
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from opentelemetry._logs import LogRecord, SeverityNumber
 
-from costspan_processor.budgets.model import NANO, plain, usd
+from costspan_processor.budgets.model import NANO, Reason, plain, usd
 from costspan_processor.budgets.store import Balance, Record, Store
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ BURNS_FAST: Final = 1.5
 BURNS_FROM: Final = 0.1
 """Used share below which nobody is told: the first call of a period is always early."""
 SPIKE: Final = 5
-"""A ten-minute interval costs this many times the usual one (the median of the last six hours)."""
+"""A ten-minute interval costs more than this many times the usual one (the median of the last six hours), and more than
+this many times what may go in ten minutes if the limit is to last: the first calls of a morning are no news."""
 SPIKE_FROM: Final = 0.01
 """Share of the limit below which an interval is no spike, whatever is usual."""
 _INTERVAL: Final = 600
@@ -50,8 +53,17 @@ _DO: Final[Mapping[Type, str]] = {
     "burning_fast": "at this speed the limit does not last for the period: see which feature or model has grown",
     "spike": "see what has begun to call in these minutes; a loop of retries or an agent that does not end is common",
     "expensive_session": "see whether the session is in a loop, and end it if it is",
-    "refused": "calls are being refused: raise the limit, or give calls that must pass the priority 'critical'",
+    "refused": "raise the limit, or give calls that must pass the priority 'critical'",
 }
+_REFUSED: Final[Mapping[Reason, tuple[str, str | None]]] = {
+    "limit": ("calls are refused that would pass ${limit}", None),
+    "price": ("calls of a model without a price are refused", "add a price for the model, or let the budget warn"),
+    "store": (
+        "calls are refused, since the store does not answer",
+        "bring the store back, or set on_store_error to 'allow'",
+    ),
+}
+"""What is said and what to do (if not as always) of calls that are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +88,16 @@ class Event:
     at: datetime
     value: str | None = None
     """Whose limit it is, where each value of an attribute has its own (`Budget.per`)."""
+    reason: Reason | None = None
+    """Why calls are refused: `limit`, `price` (their model has none) or `store` (it does not answer)."""
 
     @property
     def id(self) -> str:
-        """The same for all processes that see the same thing: an event is told once by one of them."""
-        parts = (self.budget, self.period, self.value, self.type, self.threshold)
+        """The same for all processes that see the same thing: an event is told once by one of them.
+
+        The limit is a part of it: that another one is reached is news.
+        """
+        parts = (self.budget, self.period, self.value, self.type, self.reason, self.threshold, plain(self.limit))
         return ":".join(str(part) for part in parts if part is not None)
 
     @property
@@ -94,7 +111,7 @@ class Event:
             "burning_fast": f"burning too fast for ${plain(self.limit)}",
             "spike": "spending has jumped",
             "expensive_session": f"the session has reached ${plain(self.limit)}",
-            "refused": f"calls are refused: ${plain(self.limit)} would be passed",
+            "refused": _REFUSED[self.reason or "limit"][0].format(limit=plain(self.limit)),
         }[self.type]
         return f"budget {self.budget!r}{whose}: {what} in {self.period} (${plain(self.current)} spent); {self.advice}"
 
@@ -124,13 +141,16 @@ class Subject(NamedTuple):
 class _Watched:
     """What has been told of an account, and how it was spent, interval by interval, as far as this process saw."""
 
-    __slots__ = ("before", "interval", "last", "next", "spent", "told")
+    __slots__ = ("before", "last", "next", "spent", "subject", "told", "until")
 
-    def __init__(self, interval: int, spent: int) -> None:
+    def __init__(self, subject: Subject, now: float, spent: int) -> None:
+        self.subject = subject
+        """What the marks are about: a limit that was changed begins anew."""
         self.told: set[object] = set()
         self.next = 0
         """What must be spent before there is anything to look for."""
-        self.interval = interval
+        self.until = (now // _INTERVAL + 1) * _INTERVAL
+        """When the interval ends, unix seconds."""
         self.spent = spent
         """At the start of the interval."""
         self.last = spent
@@ -160,21 +180,25 @@ class Events:
         self.counts: dict[tuple[str, str, str], int] = {}
         """(budget, type, severity) -> events told by this process."""
         self._begin()
+        _open.add(self)
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._closed = False
+        """Nothing is posted any more: what is found is left to the next process, which finds it too."""
 
     def watch(self, subject: Subject, balance: Balance) -> None:
         """Look at an account after a step. Cheap while nothing happens."""
         spent = balance.spent
-        watched = self._watched.get(subject.account)
-        if watched is not None and spent < watched.next:
-            return
         now = self._clock()
-        if watched is None:
+        watched = self._watched.get(subject.account)
+        if watched is None or (watched.subject is not subject and watched.subject != subject):
             watched = self._watch(subject, spent, now)
+        elif spent < watched.next and now < watched.until:
+            watched.last = spent
+            return
         limit, told = subject.limit, watched.told
         for percent in subject.thresholds:
             if spent * 100 < limit * percent:
@@ -195,33 +219,37 @@ class Events:
         first = min(fast, *marks, limit if soft is None else soft)
         watched.next = min(first, watched.spent + int(limit * SPIKE_FROM)) if spent < first else 0
 
-    def refused(self, subject: Subject, balance: Balance) -> None:
-        """A call was refused: told once a period."""
+    def refused(self, subject: Subject, balance: Balance, reason: Reason) -> None:
+        """A call was refused: told once a period and reason."""
         now = self._clock()
-        watched = self._watched.get(subject.account) or self._watch(subject, balance.spent, now)
-        if "refused" not in watched.told:
-            self._found(subject, watched, "refused", "refused", "critical", balance.spent, now)
+        watched = self._watched.get(subject.account)
+        if watched is None or watched.subject != subject:
+            watched = self._watch(subject, balance.spent, now)
+        mark = f"refused {reason}"
+        if mark not in watched.told:
+            self._found(subject, watched, mark, "refused", "critical", balance.spent, now, reason=reason)
 
     def _watch(self, subject: Subject, spent: int, now: float) -> _Watched:
-        watched = self._watched[subject.account] = _Watched(int(now // _INTERVAL), spent)
+        watched = self._watched[subject.account] = _Watched(subject, now, spent)
         if len(self._watched) > _WATCHED:
             self._watched.popitem(last=False)
         return watched
 
     def _spike(self, subject: Subject, watched: _Watched, spent: int, now: float) -> None:
-        interval = int(now // _INTERVAL)
-        if interval > watched.interval:
+        if now >= watched.until:
             watched.before.append(watched.last - watched.spent)
             # Intervals without a call cost nothing, and are as usual as others.
-            watched.before.extend([0] * min(_USUAL, interval - watched.interval - 1))
-            watched.interval, watched.spent = interval, watched.last
+            missed = int((now - watched.until) // _INTERVAL)
+            watched.before.extend([0] * min(_USUAL, missed))
+            watched.until += (missed + 1) * _INTERVAL
+            watched.spent = watched.last
         watched.last = spent
         cost = spent - watched.spent
-        if (
-            len(watched.before) >= _USUAL_FROM
-            and cost > subject.limit * SPIKE_FROM
-            and cost > SPIKE * median(watched.before)
-        ):
+        limit = subject.limit
+        if len(watched.before) >= _USUAL_FROM and cost > limit * SPIKE_FROM:
+            even = limit * _INTERVAL / (subject.end - subject.start)
+            if cost <= SPIKE * max(median(watched.before), even):
+                return
             hour = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H}"
             mark = f"spike {hour}"
             if mark not in watched.told:
@@ -239,8 +267,14 @@ class Events:
         now: float,
         threshold: int | None = None,
         limit: int | None = None,
+        reason: Reason | None = None,
     ) -> None:
         most = subject.limit if limit is None else limit
+        period = subject.period
+        if subject.rolling:
+            # A window has no end; what goes on is told again after its length.
+            length = subject.end - subject.start
+            period += f"@{datetime.fromtimestamp(now // length * length, UTC):%Y-%m-%dT%H:%M}"
         with self._lock:
             if mark in watched.told:
                 return
@@ -249,19 +283,20 @@ class Events:
             kind,
             severity,
             subject.budget,
-            subject.period,
+            period,
             threshold,
             usd(most),
             usd(spent),
             usd(max(0, most - spent)),
             usd(max(0, spent - most)),
-            _DO[kind].format(budget=subject.budget),
+            (reason and _REFUSED[reason][1]) or _DO[kind].format(budget=subject.budget),
             datetime.fromtimestamp(now, UTC),
             subject.value,
+            reason,
         )
         if self._store.local:
             self._post(event, watched, mark)
-        else:
+        elif not self._closed:
             self._queued(partial(self._post, event, watched, mark))
 
     def _post(self, event: Event, watched: _Watched, mark: object) -> None:
@@ -280,26 +315,46 @@ class Events:
             self.counts[key] = self.counts.get(key, 0) + 1
         _log.log(_LEVELS[event.severity], "%s", event.message)
         if self._logger is not None:
-            self._logger().emit(_record(event))
+            self._do(partial(self._logger().emit, _record(event)))
+        on_our_thread = threading.current_thread() is self._thread
         for receiver in self._receivers:
-            self._queued(partial(receiver, event))
+            step = partial(receiver, event)
+            # At once where that holds up nobody, so that what waits is all there is when we stop.
+            if on_our_thread:
+                self._do(step)
+            else:
+                self._queued(step)
 
     def _queued(self, step: Callable[[], None]) -> None:
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="costspan-events", daemon=True)
-                self._thread.start()
-        self._queue.put(step)
+            if self._thread is None and not self._closed:
+                thread = threading.Thread(target=self._work, name="costspan-events", daemon=True)
+                try:
+                    thread.start()
+                    self._thread = thread
+                except RuntimeError:
+                    # The interpreter is ending, and starts none any more.
+                    self._closed = True
+            closed = self._closed
+        if closed:
+            self._do(step)
+        else:
+            self._queue.put(step)
 
     def _work(self) -> None:
         while (step := self._queue.get()) is not None:
-            try:
-                step()
-            except Exception as error:  # noqa: BLE001  the application's callback may raise anything
-                self._failed("budgets.events", error)
+            self._do(step)
+
+    def _do(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001  the application's callback may raise anything
+            self._failed("budgets.events", error)
 
     def close(self, timeout: float = 5.0) -> None:
         """Deliver what waits, and stop."""
+        with self._lock:
+            self._closed = True
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join(timeout)
@@ -308,6 +363,16 @@ class Events:
         """In a forked child: the parent tells what it has found."""
         self._begin()
         self.counts = {}
+
+
+_open: weakref.WeakSet[Events] = weakref.WeakSet()
+
+
+@atexit.register
+def _finish() -> None:
+    # This was registered before the accounts' own, and so runs after it: what they still write is news too.
+    for events in list(_open):
+        events.close()
 
 
 def _reached(subject: Subject, percent: int) -> tuple[Type, Severity]:

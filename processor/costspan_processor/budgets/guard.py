@@ -166,6 +166,8 @@ class Guard:
         """Every budget concerns every call."""
         self._lengths = OutputLengths()
         self._lines: tuple[Line, ...] = ()
+        self._ended: tuple[Line, ...] = ()
+        """Those before: calls that began in their periods are still to be settled."""
         self._values: OrderedDict[str, Line] = OrderedDict()
         self.budgets: tuple[Budget, ...] = ()
         """Those that hold now; `replace` changes them."""
@@ -343,6 +345,8 @@ class Guard:
         """Write what waits, and give back what the store holds."""
         self._accounts.close()
         self.events.close()
+        # The last events may have opened it again.
+        self.store.close()
 
     def after_fork(self) -> None:
         """In a forked child: own ids, own lock, and none of the parent's decisions."""
@@ -489,7 +493,7 @@ class Guard:
             soon = now + RELOAD_SECONDS
         lines = tuple(itertools.chain.from_iterable(_lines(budget, now) for budget in self.budgets))
         if lines != self._lines:
-            self._lines = lines
+            self._ended, self._lines = self._lines, lines
             self._values.clear()
         self._all = all(not line.budget.scope and line.budget.per is None for line in lines)
         self._since = max((line.subject.start for line in lines), default=now)
@@ -552,7 +556,8 @@ class Guard:
 
     def _look(self, balances: Mapping[str, Balance]) -> None:
         """Balances have come from the store: see what is to be told of them."""
-        lines = {line.subject.account: line for line in self.present() if line.budget.per is None}
+        present = self.present()
+        lines = {line.subject.account: line for line in (*self._ended, *present) if line.budget.per is None}
         for account, balance in balances.items():
             line = lines.get(account) or self._values.get(account)
             if line is not None:
@@ -572,7 +577,9 @@ class Guard:
             said: tuple[str, Decision] = (line.subject.budget, "refused")
             with self._lock:
                 self._decisions[said] = self._decisions.get(said, 0) + 1
-            self.events.refused(line.subject, balance)
+            # Of a block of code its own error tells enough.
+            if line.subject.period != _BLOCK:
+                self.events.refused(line.subject, balance, reason)
         # The status of the price is said too, so that nobody further on takes the span for an unpriced call.
         return Refusal(error, {conventions.STATUS: "no_usage", **_state(line.subject, balance, "refused")})
 
