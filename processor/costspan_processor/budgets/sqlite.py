@@ -366,8 +366,8 @@ class SQLiteStore:
                 self._execute(_BOOK, (claim.account, amount, 0, claim.keep_until or _FOR_EVER))
             return [(claim.account, amount, 0, 0) for claim in claims]
         self._execute("UPDATE calls SET state = ?2, at = ?3, due = ?4 WHERE key = ?1", (key, _SETTLED, now, _NEVER))
-        changes = (amount, -held, 0) if state == _HELD else (amount - held, 0, -held)
-        done = [(name, *changes) for name in _unpacked(accounts)]
+        spent, held, unsettled = (amount, -held, 0) if state == _HELD else (amount - held, 0, -held)
+        done = [(name, spent, held, unsettled) for name in _unpacked(accounts)]
         for change in done:
             self._execute(_MOVE, change)
         return done
