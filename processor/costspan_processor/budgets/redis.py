@@ -304,9 +304,10 @@ class RedisStore:
     def __init__(self, url: str, namespace: str = "costspan", clock: Callable[[], float] | None = None) -> None:
         try:
             import redis
+            from redis.exceptions import RedisClusterException
         except ImportError as error:
             raise ImportError("budgets in Redis need redis-py: pip install 'costspan[redis]'") from error
-        self._errors: Final = (redis.RedisError, redis.exceptions.RedisClusterException, OSError, UnicodeError)
+        self._errors: Final = (redis.RedisError, RedisClusterException, OSError, UnicodeError)
         self._where: Final = _shown(url)
         self._url: Final = url
         self._clustered: Final = url.startswith(f"{CLUSTER}:")
