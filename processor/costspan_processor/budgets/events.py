@@ -59,7 +59,7 @@ _REFUSED: Final[Mapping[Reason, tuple[str, str | None]]] = {
     "limit": ("calls are refused that would pass ${limit}", None),
     "price": ("calls of a model without a price are refused", "add a price for the model, or let the budget warn"),
     "store": (
-        "calls are refused, since the store does not answer",
+        "its store does not answer, and calls are refused",
         "bring the store back, or set on_store_error to 'allow'",
     ),
 }
@@ -294,7 +294,10 @@ class Events:
             subject.value,
             reason,
         )
-        if self._store.local:
+        if reason == "store":
+            # Whom could we ask whether somebody has told it? Each process tells it.
+            self._tell(event)
+        elif self._store.local:
             self._post(event, watched, mark)
         elif not self._closed:
             self._queued(partial(self._post, event, watched, mark))
