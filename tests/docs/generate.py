@@ -92,7 +92,7 @@ def metrics(generation: Any) -> list[Metric]:
         processing = Processing(
             TracerProvider(shutdown_on_exit=False),
             provider,
-            budgets=[Budget("docs", limit=Decimal(100))],
+            budgets=[Budget("docs", limit=Decimal("0.0001"))],
             settings=Settings(genai_metrics=generation),
         )
         with track(team="a", feature="b", task="c"):

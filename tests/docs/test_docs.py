@@ -32,7 +32,9 @@ from costspan_instrumentation import semconv
 from costspan_instrumentation.engine import Engine
 from costspan_pricing import METERS, PriceBook, Status, Usage
 from costspan_pricing.shelf import Library
-from costspan_processor import Budget, Processing, budgets
+from costspan_processor import Budget, Guard, Processing
+from costspan_processor.budgets import guard
+from costspan_processor.budgets.routing import Routing
 from costspan_processor.attribution import KEYS
 from costspan_processor.conventions import ROLLUP
 from costspan_processor.enrich import enrich
@@ -317,6 +319,14 @@ def emitted() -> set[str]:
         assert refused is not None
         assert refused.refuse is not None
         found.update(refused.attributes)
+    book = PriceBook.bundled()
+    steps = [{"above": "0.5", "model": "openai/gpt-4.1"}, {"above": "0", "model": "openai/gpt-4.1-mini"}]
+    routing = Routing.read({"paths": {"openai": steps}}, "costspan.toml").check(book, time.time())
+    cheaper = Guard([Budget("b", limit="0.000001", policy="downgrade")], book, routing=routing)
+    for _ in range(2):
+        said = cheaper.admit(CALL, None, lambda: 400, lambda: True)
+        assert isinstance(said, guard.Admission)
+    found.update(said.attributes)
     unknown = {**CALL, "gen_ai.usage.cache_read.input_tokens": 10**6}
     found.update(enrich(unknown, time.time_ns(), PriceBook.bundled(), scope="acme"))
     return {name for name in found | {ROLLUP} if "." in name}
@@ -335,7 +345,7 @@ def test_the_page_of_attributes_explains_every_status() -> None:
     table = text.partition("| `costspan.cost.status` | meaning")[2].partition("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(get_args(Status))
     row = next(line for line in text.splitlines() if line.startswith("| `costspan.budget.status`"))
-    assert set(get_args(budgets.Status)) <= set(re.findall(r"`(\w+)`", row))
+    assert set(get_args(guard.Status)) <= set(re.findall(r"`(\w+)`", row))
 
 
 # ------------------------------------------------------------------ the examples of CONTRIBUTING.md

@@ -656,7 +656,7 @@ class Guard:
         ]
 
     def _observe_failures(self) -> list[Observation]:
-        return [] if self.store.local else [Observation(self._accounts.failures)]
+        return [Observation(self._accounts.failures)] if self.budgets else []
 
 
 _DECISION: Final = "costspan.budget.decision"

@@ -42,7 +42,7 @@ class MemoryStore:
     clock: unix seconds; by default time goes on steadily for holds, whatever happens to the machine's clock.
     """
 
-    local: Final = True
+    local = True
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self.now: Callable[[], float] = clock or time.time

@@ -208,6 +208,7 @@ class TestTheGuard:
             "costspan.budget.utilization.ratio": {label: 0},
             "costspan.budget.period.start": {label: today.start},
             "costspan.budget.period.end": {label: today.end},
+            "costspan.budget.store.failures": {(): 0},
         }
 
     def test_holds_are_rounded_up_and_actuals_half_even(self, telemetry: Callable[..., Telemetry]) -> None:

@@ -1,4 +1,4 @@
-"""Whom a budget stops, whom it lets pass, and what it gives instead: priorities, periods, values, blocks, cheaper models."""
+"""Whom a budget stops, whom it lets pass, and what it gives instead: priorities, periods, values, cheaper models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def who(**named: object) -> Attribution:
 class Shop:
     """A guard, and calls that it is asked about."""
 
-    def __init__(self, book: PriceBook, clock: Clock, *budgets: Budget, routing: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, book: PriceBook, clock: Clock, *budgets: Budget, routing: Mapping[str, Any] | None = None
+    ) -> None:
         self.book = book
         self.clock = clock
         checked = None if routing is None else Routing.read(routing, "costspan.toml").check(book, clock.now)
@@ -148,7 +150,7 @@ class TestABlockOfCode:
         open_shop = shop(Budget("all", "1", policy="block"))
         inside = Attribution({}, (), frozenset(), (block(Budget("agent", "0.0095", policy="block")),))
         open_shop.call(inside)
-        with pytest.raises(BudgetExceeded, match="budget 'agent' would be exceeded: .* until the block ends") as caught:
+        with pytest.raises(BudgetExceeded, match=r"budget 'agent' would be .* until the block ends") as caught:
             open_shop.call(inside)
         assert caught.value.period_end is None
         assert balance(open_shop.guard.store, "all:2026-11")[:2] == (1_600_000, 0), "a refused call holds nothing"
@@ -167,7 +169,7 @@ class TestABlockOfCode:
 
     def test_blocks_nest(self, shop: Callable[..., Shop]) -> None:
         open_shop = shop()
-        outer, _ = attributed({}, limit=block(Budget("outer", "0.012", policy="block")))
+        outer, _ = attributed({}, limit=block(Budget("outer", "0.0115", policy="block")))
         token = otel.attach(outer)
         try:
             for name in ("first", "second"):
@@ -177,8 +179,7 @@ class TestABlockOfCode:
                 assert totals.remaining == 1
                 open_shop.call(found)
             with pytest.raises(BudgetExceeded, match="'outer'"):
-                for _ in range(3):
-                    open_shop.call(found)
+                open_shop.call(found)
         finally:
             otel.detach(token)
 
@@ -257,7 +258,8 @@ class TestACheck:
         assert open_shop.guard._decisions == {("b", "allowed"): 2}, "a question is no decision"
 
     def test_of_a_model_without_a_price(self, shop: Callable[..., Shop]) -> None:
-        said = shop(Budget("b", "1", policy="block")).guard.check({**REQUEST, "gen_ai.request.model": "huge"}, None, 400)
+        huge = {**REQUEST, "gen_ai.request.model": "huge"}
+        said = shop(Budget("b", "1", policy="block")).guard.check(huge, None, 400)
         assert (said.allowed, said.asked) == (False, None)
         assert "has no price in the book" in said.reason
 
