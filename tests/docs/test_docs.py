@@ -33,9 +33,9 @@ from costspan_instrumentation.engine import Engine
 from costspan_pricing import METERS, PriceBook, Status, Usage
 from costspan_pricing.shelf import Library
 from costspan_processor import Budget, Guard, Processing
+from costspan_processor.attribution import KEYS
 from costspan_processor.budgets import guard
 from costspan_processor.budgets.routing import Routing
-from costspan_processor.attribution import KEYS
 from costspan_processor.conventions import ROLLUP
 from costspan_processor.enrich import enrich
 from tests.docs.generate import CALL, DOCS, ROOT, calls, generated, metrics, pages
@@ -320,7 +320,7 @@ def emitted() -> set[str]:
         assert refused.refuse is not None
         found.update(refused.attributes)
     book = PriceBook.bundled()
-    steps = [{"above": "0.5", "model": "openai/gpt-4.1"}, {"above": "0", "model": "openai/gpt-4.1-mini"}]
+    steps = [{"above": 0.5, "model": "openai/gpt-4.1"}, {"above": 0, "model": "openai/gpt-4.1-mini"}]
     routing = Routing.read({"paths": {"openai": steps}}, "costspan.toml").check(book, time.time())
     cheaper = Guard([Budget("b", limit="0.000001", policy="downgrade")], book, routing=routing)
     for _ in range(2):
