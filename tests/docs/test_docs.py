@@ -320,8 +320,11 @@ def emitted() -> set[str]:
         assert refused.refuse is not None
         found.update(refused.attributes)
     book = PriceBook.bundled()
-    steps = [{"above": 0.5, "model": "openai/gpt-4.1"}, {"above": 0, "model": "openai/gpt-4.1-mini"}]
-    routing = Routing.read({"paths": {"openai": steps}}, "costspan.toml").check(book, time.time())
+    steps = [
+        {"above": 0.5, "model": "anthropic/claude-sonnet-4-5"},
+        {"above": 0, "model": "anthropic/claude-haiku-4-5"},
+    ]
+    routing = Routing.read({"paths": {"anthropic": steps}}, "costspan.toml").check(book, time.time())
     cheaper = Guard([Budget("b", limit="0.000001", policy="downgrade")], book, routing=routing)
     for _ in range(2):
         said = cheaper.admit(CALL, None, lambda: 400, lambda: True)
