@@ -423,6 +423,9 @@ class Guard:
             said = line.subject.budget, decision
             with self._lock:
                 self._decisions[said] = self._decisions.get(said, 0) + 1
+        if not self.store.local:
+            # What calls before this one have cost is known only now.
+            self._watch(plan.lines, plan.balances)
         return plan
 
     def _leave_blocks(self, blocks: Sequence[Line], key: str, amount: int) -> None:
