@@ -409,6 +409,9 @@ class Guard:
 
     def _admitted(self, plan: Admission, verdict: Verdict) -> Admission | Refusal:
         refused, reason, plan.balances = verdict
+        if not self.store.local:
+            # What calls before this one have cost is known only now.
+            self._watch(plan.lines, plan.balances)
         if refused is not None:
             self._leave_blocks(plan.blocks, plan.key, 0)
             return self._refusal(plan.lines[refused], plan.balances[refused], plan.amount, plan.request, reason)
@@ -423,9 +426,6 @@ class Guard:
             said = line.subject.budget, decision
             with self._lock:
                 self._decisions[said] = self._decisions.get(said, 0) + 1
-        if not self.store.local:
-            # What calls before this one have cost is known only now.
-            self._watch(plan.lines, plan.balances)
         return plan
 
     def _leave_blocks(self, blocks: Sequence[Line], key: str, amount: int) -> None:
