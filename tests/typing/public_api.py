@@ -47,6 +47,21 @@ async def decorated() -> None:
     assert_type(await coroutine(1), str)
 
 
+def limited() -> None:
+    with costspan.budget("agent run", limit="0.50") as spent:
+        assert_type(spent.remaining, Decimal | None)
+    said = costspan.check("openai/gpt-4.1", input_tokens=100, max_tokens=10, team="search")
+    assert_type(said.allowed, bool)
+    assert_type(said.asked, Decimal | None)
+    provider, model, reason = costspan.route("chat", complexity="low", quality="best", urgency="high")
+    assert_type((provider, model, reason), tuple[str, str, str])
+
+
+@costspan.budget("nightly", limit=1)
+def run(number: int) -> str:
+    return str(number)
+
+
 def by_hand() -> None:
     cost = costspan.record("openai", "gpt-4.1", {"prompt_tokens": 1}, "openai.chat", latency=0.5, team="t")
     assert_type(cost, Cost | None)
