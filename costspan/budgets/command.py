@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, NoReturn, ParamSpec
+from urllib.parse import unquote
 
 import typer
 
@@ -89,20 +90,22 @@ def list_(as_json: Json = False) -> None:
 def show(name: Name, as_json: Json = False) -> None:
     """One budget: its rules, its balances, who spends it, and what happened to it."""
     _, guard = _opened()
-    lines = [line for line in guard.present() if line.budget.name == name]
-    if not lines:
-        raise ValueError(_unknown(name, [budget.name for budget in guard.budgets]))
-    budget = lines[0].budget
+    # The day of a monthly budget has a name of its own in events, and is shown with its budget.
+    budget = next((line.budget for line in guard.present() if name in {line.budget.name, line.subject.budget}), None)
+    if budget is None:
+        raise ValueError(_unknown(name, [known.name for known in guard.budgets]))
+    lines = [line for line in guard.present() if line.budget is budget]
     values: dict[str, Balance] = {}
     for line in lines:
         if budget.per is not None:
             found = guard.store.accounts(f"{line.subject.account}/")
             most = sorted(found.items(), key=lambda pair: -pair[1].spent)[:_VALUES]
-            values.update((account.rpartition("/")[2], balance) for account, balance in most)
+            values.update((unquote(account.rpartition("/")[2]), balance) for account, balance in most)
     states = [_State(line, None) for line in lines] if budget.per is not None else _states(guard, lines)
-    accounts = {line.subject.account for line in lines}
-    waiting = [hold for hold in guard.store.holds() if accounts.intersection(hold.accounts)]
-    records = [record for record in guard.store.records() if _said(record)["budget"] in {name, f"{name} (daily)"}]
+    accounts = {account for line in lines for account in (line.subject.account, *line.normal.claim.also)}
+    waiting = [hold for hold in guard.store.holds() if any(one.partition("/")[0] in accounts for one in hold.accounts)]
+    names = {line.subject.budget for line in lines}
+    records = [record for record in guard.store.records() if _said(record)["budget"] in names]
     if as_json:
         from costspan_processor.budgets.model import as_table, plain, usd
 
@@ -213,7 +216,7 @@ def ack(
 ) -> None:
     """Note that somebody has seen to an event."""
     _, guard = _opened()
-    who = by or getpass.getuser()
+    who = by or _user()
     open_ones = [record.id for record in guard.store.records() if not record.acknowledged_by]
     ids = open_ones if event == "all" else [event]
     for one in ids:
@@ -279,6 +282,14 @@ def _said(record: Record) -> dict[str, Any]:
 
 def _event(record: Record) -> dict[str, Any]:
     return {"id": record.id, **_said(record), "acknowledged_by": record.acknowledged_by or None}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        # In a container, a user may have no name.
+        raise ValueError("say who has seen to it: --by NAME") from None
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from queue import SimpleQueue
-from statistics import median
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from opentelemetry._logs import LogRecord, SeverityNumber
@@ -117,8 +116,11 @@ class Event:
 
     def as_json(self) -> str:
         """For the store, files and webhooks; amounts as text."""
-        return json.dumps({key: str(value) if isinstance(value, Decimal | datetime) else value
-                           for key, value in asdict(self).items()})  # fmt: skip
+        said = {
+            key: plain(value) if isinstance(value, Decimal) else value.isoformat() if key == "at" else value
+            for key, value in asdict(self).items()
+        }
+        return json.dumps(said)
 
 
 class Subject(NamedTuple):
@@ -248,6 +250,8 @@ class Events:
         limit = subject.limit
         if len(watched.before) >= _USUAL_FROM and cost > limit * SPIKE_FROM:
             even = limit * _INTERVAL / (subject.end - subject.start)
+            from statistics import median  # which takes as long to import as all of this module
+
             if cost <= SPIKE * max(median(watched.before), even):
                 return
             hour = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H}"
