@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import wraps
@@ -31,6 +32,7 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are decimal text in USD.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The budget's name.")]
 
+_IN_MEMORY: Final = "each process keeps its own in memory: set COSTSPAN_BUDGET_STORE to see here what they spend"
 _VALUES: Final = 20
 """Values of a budget per value that `show` lists: those that have spent most."""
 
@@ -82,7 +84,7 @@ def list_(as_json: Json = False) -> None:
     if not guard.budgets:
         _hint(f"there are no budgets: write some into {settings.config_file} with `costspan budgets set`")
     elif guard.store.local:
-        _hint("each process keeps its own in memory: set COSTSPAN_BUDGET_STORE to see here what they spend")
+        _hint(_IN_MEMORY)
 
 
 @app.command()
@@ -123,6 +125,8 @@ def show(name: Name, as_json: Json = False) -> None:
     from costspan.budgets.view import show_one
 
     show_one(budget, states, values, waiting, [_event(record) for record in records])
+    if guard.store.local:
+        _hint(_IN_MEMORY)
 
 
 @app.command("set")
@@ -204,7 +208,9 @@ def events(
 
     show_events(shown)
     hidden = len(found) - len(shown)
-    if not shown:
+    if guard.store.local:
+        _hint(_IN_MEMORY)
+    elif not shown:
         _hint("nothing has happened" if not hidden else f"nothing new; {hidden} are acknowledged: --all shows them")
 
 
@@ -237,6 +243,8 @@ def _opened() -> tuple[Settings, Guard]:
     from costspan_processor.budgets.stores import open_store
 
     settings = load({})
+    # What is wrong is raised here, and needs not be logged too.
+    logging.getLogger("costspan").addHandler(logging.NullHandler())
     budgets, routing = Source(settings, price_book(settings)).strictly()
     return settings, Guard(budgets, price_book(settings), open_store(settings.budget_store), routing=routing)
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _SEVERITIES = {"info": "cyan", "warning": "yellow", "critical": "bold red"}
 _BAR = 20
+_NAME = 40
+"""Longer ones go over several lines."""
 _NUMBERS = {"Used", "Spent", "Held", "Limit"}
 
 
@@ -155,5 +157,7 @@ def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         number = column in _NUMBERS
-        table.add_column(column, justify="right" if number else "left", no_wrap=number, overflow="fold")
+        table.add_column(
+            column, justify="right" if number else "left", no_wrap=number, overflow="fold", max_width=_NAME
+        )
     return table
