@@ -116,6 +116,10 @@ class Watched:
         if self._known is not None:
             self._read()
 
+    def differs(self) -> bool:
+        """Whether the file is not the one that was read, so that `changed` is to be asked. Costs a `stat`."""
+        return self._look() != self._known
+
     def changed(self) -> bool:
         """Whether `configuration` has become another one since the last time that this was asked. Costs a `stat`.
 

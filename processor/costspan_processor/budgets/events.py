@@ -9,14 +9,11 @@ import threading
 import time
 import weakref
 from collections import OrderedDict, deque
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
-
-from opentelemetry._logs import LogRecord, SeverityNumber
 
 from costspan_processor.budgets.model import NANO, Reason, plain, usd
 from costspan_processor.budgets.store import Balance, Record, Store
@@ -24,7 +21,7 @@ from costspan_processor.budgets.store import Balance, Record, Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from opentelemetry._logs import Logger
+    from opentelemetry._logs import Logger, LogRecord
 
 _log = logging.getLogger("costspan.budgets")
 
@@ -65,8 +62,7 @@ _REFUSED: Final[Mapping[Reason, tuple[str, str | None]]] = {
 """What is said and what to do (if not as always) of calls that are refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something that happened to a budget. Amounts in USD."""
 
     type: Type
@@ -118,7 +114,7 @@ class Event:
         """For the store, files and webhooks; amounts as text."""
         said = {
             key: plain(value) if isinstance(value, Decimal) else value.isoformat() if key == "at" else value
-            for key, value in asdict(self).items()
+            for key, value in self._asdict().items()
         }
         return json.dumps(said)
 
@@ -395,14 +391,13 @@ _LEVELS: Final[Mapping[Severity, int]] = {
     "warning": logging.WARNING,
     "critical": logging.ERROR,
 }
-_SEVERITIES: Final[Mapping[Severity, SeverityNumber]] = {
-    "info": SeverityNumber.INFO,
-    "warning": SeverityNumber.WARN,
-    "critical": SeverityNumber.ERROR,
-}
+_SEVERITIES: Final[Mapping[Severity, str]] = {"info": "INFO", "warning": "WARN", "critical": "ERROR"}
+"""OpenTelemetry's names."""
 
 
 def _record(event: Event) -> LogRecord:
+    from opentelemetry._logs import LogRecord, SeverityNumber
+
     attributes: dict[str, Any] = {
         "costspan.budget.name": event.budget,
         "costspan.budget.period": event.period,
@@ -419,7 +414,7 @@ def _record(event: Event) -> LogRecord:
         attributes["costspan.budget.value"] = event.value
     return LogRecord(
         timestamp=int(event.at.timestamp() * NANO),
-        severity_number=_SEVERITIES[event.severity],
+        severity_number=SeverityNumber[_SEVERITIES[event.severity]],
         severity_text=event.severity.upper(),
         body=event.message,
         attributes=attributes,

@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
-from zoneinfo import ZoneInfo
 
 from costspan_processor import conventions
 from costspan_processor.attribution import KEYS
-from costspan_processor.budgets.periods import check_period, is_window
+from costspan_processor.budgets.periods import check_period, is_window, zone_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -235,7 +234,7 @@ def usd(nano: int) -> Decimal:
 
 def local_time(seconds: float, zone: str) -> datetime:
     """The moment in a zone."""
-    return datetime.fromtimestamp(seconds, UTC if zone == "UTC" else ZoneInfo(zone))
+    return datetime.fromtimestamp(seconds, UTC if zone == "UTC" else zone_of(zone))
 
 
 def as_table(budget: Budget) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import math
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Final, NamedTuple
-from zoneinfo import ZoneInfo, available_timezones
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +43,7 @@ def period_at(kind: str, at: float, zone: str = "UTC") -> Period:
     >>> period_at("day", 1_795_904_000, "America/New_York")
     Period(id='2026-11-28', start=1795842000, end=1795928400)
     """
-    clock = _zone(zone)
+    clock = zone_of(zone)
     second = math.floor(at)
     if kind == "hour":
         return _hour(second, clock)
@@ -97,7 +96,7 @@ def check_period(kind: str, zone: str = "UTC") -> None:
         return
     if kind not in CALENDAR:
         raise _no_kind(kind)
-    _zone(zone)
+    zone_of(zone)
 
 
 def _no_kind(kind: object) -> ValueError:
@@ -115,10 +114,13 @@ def _length(kind: str) -> int:
     return seconds
 
 
-def _zone(name: str) -> tzinfo:
+def zone_of(name: str) -> tzinfo:
+    """The time zone of an IANA name. Raises ValueError, saying what is meant or to be installed."""
     # Needs no time zone data, which some systems do not have.
     if name == "UTC":
         return UTC
+    from zoneinfo import ZoneInfo, available_timezones
+
     try:
         return ZoneInfo(name)
     # A folder of the data, such as "America", is an OSError; what is no text at all a TypeError or AttributeError.

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from costspan_processor.budgets.memory import MemoryStore
-from costspan_processor.budgets.redis import CLUSTER, RedisStore
-from costspan_processor.budgets.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
     from costspan_processor.budgets.store import Store
 
+_CLUSTER: Final = "redis+cluster"
 _KNOWN: Final = (
     "memory:, sqlite:///relative.db, sqlite:////absolute/path.db, redis://host:6379/0, rediss://host:6379/0 (TLS), "
-    f"unix:///path/to/redis.sock, or {CLUSTER}://host:6379"
+    f"unix:///path/to/redis.sock, or {_CLUSTER}://host:6379"
 )
 
 
@@ -34,8 +33,12 @@ def open_store(url: str) -> Store:
     if scheme == "memory" and not rest.strip("/"):
         return MemoryStore()
     if scheme == "sqlite" and rest.startswith("///") and rest != "///":
+        from costspan_processor.budgets.sqlite import SQLiteStore
+
         return SQLiteStore(rest[3:])
-    if scheme in {"redis", "rediss", "unix", CLUSTER} and rest.startswith("//"):
+    if scheme in {"redis", "rediss", "unix", _CLUSTER} and rest.startswith("//"):
+        from costspan_processor.budgets.redis import RedisStore
+
         return RedisStore(url)
     # No more than the scheme: there may be a password in the rest, or in all of it.
     said = f"{scheme}:" if colon and scheme.isascii() and scheme.replace("+", "").isalnum() else "that"
