@@ -16,7 +16,7 @@ import weakref
 from collections import OrderedDict, deque
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from costspan_processor.budgets.memory import MemoryStore
 from costspan_processor.budgets.store import Answer, Balance, Claim, Settlement, StoreError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from costspan_processor.budgets.model import OnStoreError, Reason
+    from costspan_processor.budgets.store import Store
 
 _log = logging.getLogger("costspan.budgets")
 
@@ -77,7 +78,7 @@ class Accounts:
 
     def __init__(
         self,
-        store: Any,
+        store: Store,
         *,
         on_balances: Callable[[dict[str, Balance]], None],
         watched: Callable[[], Sequence[Request]],

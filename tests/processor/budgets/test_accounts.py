@@ -217,7 +217,10 @@ class TestWhenItIsBack:
         own_redis.stop()
         for _ in range(3):
             dying.call()
-        journals = lambda: list((tmp_path / "journal").glob("*.jsonl"))  # noqa: E731
+
+        def journals() -> list[Path]:
+            return list((tmp_path / "journal").glob("*.jsonl"))
+
         eventually(lambda: sum(len(file.read_text().splitlines()) for file in journals()) == 3)
         # As after kill -9: nothing of it runs any more, and the last line was cut off in the middle.
         dying.guard._accounts._closed = True
@@ -259,7 +262,8 @@ class TestWhenItIsBack:
         own_redis.stop(signal.SIGKILL)
         own_redis.start()
         for one in (first, second):
-            eventually(lambda one=one: one.guard._accounts._epoch == one.guard.store.read([]).epoch)  # type: ignore[misc]
+            accounts = one.guard._accounts
+            eventually(lambda accounts=accounts: accounts._epoch == accounts.store.read(()).epoch)  # type: ignore[misc]
         assert first.spent() == 3 * COST
         second.call()
         second.guard.flush()
