@@ -431,9 +431,11 @@ def test_litellm_27519_gauges_go_on_where_they_were_after_a_restart(
 # ---------------------------------------------------------------------- who is asked at all
 
 
-def test_litellm_11962_a_users_limit_holds_beside_that_of_his_team(replica: Replica) -> None:
+@pytest.mark.parametrize("team_first", [True, False], ids=["the team's first", "the user's first"])
+def test_litellm_11962_a_users_limit_holds_beside_that_of_his_team(team_first: bool, replica: Replica) -> None:
     """Once a key had a team, its user's own limit was no more looked at."""
-    shop = replica(blocking(2 * ASKED, "users", per="user"), blocking("1", "team", scope={"team": "search"}))
+    own, teams = blocking(2 * ASKED, "users", per="user"), blocking("1", "team", scope={"team": "search"})
+    shop = replica(*((teams, own) if team_first else (own, teams)))
     for _ in range(2):
         shop.ask(who(user="ada", team="search"))
     said = shop.ask(who(user="ada", team="search"))
