@@ -452,7 +452,7 @@ class TestErrors:
         for url, status, said in (
             ("postgres://me:secret@there/db", 2, "no store of budgets is called 'postgres:': use memory:, sqlite:///"),
             (f"sqlite:///{tmp_path}/text.db", 1, "file is not a database: move the file away, or bring back a copy"),
-            (f"sqlite:///{tmp_path}/missing/x.db", 1, "No such file or directory"),
+            (f"sqlite:///{tmp_path}/missing/x.db", 1, "there is no such folder: make it"),
         ):
             monkeypatch.setenv("COSTSPAN_BUDGET_STORE", url)
             done = budgets(*command.split())

@@ -370,15 +370,18 @@ class Accounts:
             except BaseException:
                 self._give_back(batch)
                 raise
-            self._wrote(batch)
             balances: dict[str, Balance] = {}
             for answer in answers:
                 balances.update(answer.balances)
-            if self._is_same(answers[-1].epoch):
-                for account, balance in balances.items():
-                    if (known := self._known.get(account)) is not None:
-                        self._known[account] = balance, known[1]
-                self._on_balances(balances)
+            try:
+                if self._is_same(answers[-1].epoch):
+                    for account, balance in balances.items():
+                        if (known := self._known.get(account)) is not None:
+                            self._known[account] = balance, known[1]
+                    self._on_balances(balances)
+            finally:
+                # Who waits for what was written waits for what there is to tell of it, too.
+                self._wrote(batch)
         if self._has_journal and not self._writing:
             self._journal_file().unlink(missing_ok=True)
             self._has_journal = False

@@ -307,7 +307,9 @@ def did_you_mean(word: object, known: Collection[str], otherwise: bool = False) 
     close = get_close_matches(word, list(known), n=1) if isinstance(word, str) and len(word) < 100 else []
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; known are {', '.join(known) or 'none'}" if otherwise else ""
+    # Names that people give may hold spaces and commas.
+    names = [name if name.isidentifier() else repr(name) for name in known]
+    return f"; known are {', '.join(names) or 'none'}" if otherwise else ""
 
 
 def shown(value: object) -> str:

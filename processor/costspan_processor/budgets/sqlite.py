@@ -286,6 +286,8 @@ class SQLiteStore:
             lock.release()
 
     def _failed(self, error: Exception) -> StoreError:
+        if isinstance(error, FileNotFoundError):
+            return StoreError(f"budgets in {self._path}: there is no such folder: make it")
         # The extended code of an error has the plain one in its lowest byte.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_IOERR and isinstance(error, sqlite3.Error):
