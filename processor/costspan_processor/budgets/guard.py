@@ -158,7 +158,7 @@ class Guard:
         self.store: Final[Store] = store or MemoryStore()
         self._resource = resource or {}
         self._clock = clock or self.store.now
-        self.failed: Callable[[str, BaseException], None] = failed or (lambda _where, _error: None)
+        self._failed: Final[Callable[[str, BaseException], None]] = failed or (lambda _where, _error: None)
         self._reload = reload
         self._since = self._until = 0.0
         """Between these, the lines are the present ones."""
@@ -189,9 +189,6 @@ class Guard:
         self._decisions: dict[tuple[str, Decision], int] = {}
         self._ids = _ids()
 
-    def _failed(self, where: str, error: BaseException) -> None:
-        self.failed(where, error)
-
     def replace(self, budgets: Sequence[Budget], routing: Routing | None) -> None:
         """Hold calls to these budgets from now on. What has been spent under a name stays spent."""
         names = [budget.name for budget in budgets]
@@ -217,7 +214,7 @@ class Guard:
         call can be made with another model of its provider.
         """
         plan = self._plan(attributes, who, characters, may_swap)
-        if not isinstance(plan, Admission):
+        if not isinstance(plan, Admission) or not plan.lines:
             return plan
         return self._admitted(plan, self._accounts.reserve(plan.key, plan.amount, plan.requests))
 
@@ -230,7 +227,7 @@ class Guard:
     ) -> Admission | Refusal | None:
         """`admit` on an event loop."""
         plan = self._plan(attributes, who, characters, may_swap)
-        if not isinstance(plan, Admission):
+        if not isinstance(plan, Admission) or not plan.lines:
             return plan
         try:
             verdict = await self._accounts.areserve(plan.key, plan.amount, plan.requests)
@@ -303,8 +300,8 @@ class Guard:
             return Check(True, "allowed", None, None, None, model, "no budget is concerned")
         if isinstance(plan, Refusal):
             error = plan.error
-            return Check(False, "refused", error.budget, error.asked, error.limit - error.spent - error.held, model,
-                         str(error))  # fmt: skip
+            left = max(Decimal(0), error.limit - error.spent - error.held)
+            return Check(False, "refused", error.budget, error.asked, left, model, str(error))
         lines = (*plan.blocks, *plan.lines)
         balances = [self._own_store.read((line.normal.claim,)).balances[line.subject.account] for line in plan.blocks]
         try:
@@ -390,8 +387,8 @@ class Guard:
         if amount is None:
             for line, request in zip((*blocks, *lines), (*(b.normal for b in blocks), *requests), strict=True):
                 if request.claim.most is not None:
-                    balance = self._accounts.balance(request.claim) or Balance(0, 0, 0)
-                    return self._refusal(line, balance, None, attributes, "price", peek)
+                    known = None if line in blocks else self._accounts.balance(request.claim)
+                    return self._refusal(line, known or Balance(0, 0, 0), None, attributes, "price", peek)
         plan = Admission()
         plan.key = next(self._ids)
         plan.lines, plan.requests, plan.blocks, plan.request = lines, requests, blocks, attributes

@@ -156,6 +156,13 @@ class TestABlockOfCode:
         assert balance(open_shop.guard.store, "all:2026-11")[:2] == (1_600_000, 0), "a refused call holds nothing"
         open_shop.call()
 
+    def test_alone_it_asks_no_store(self, shop: Callable[..., Shop]) -> None:
+        open_shop = shop()
+        inside = Attribution({}, (), frozenset(), (block(Budget("agent", "1", policy="block")),))
+        for _ in range(3):
+            open_shop.call(inside)
+        assert open_shop.guard.store.holds() == []
+
     def test_one_that_a_budget_of_the_process_refuses_gives_its_room_back(self, shop: Callable[..., Shop]) -> None:
         open_shop = shop(Budget("all", "0.01", policy="block"))
         inside = Attribution({}, (), frozenset(), (block(Budget("agent", "0.0168", policy="block")),))
