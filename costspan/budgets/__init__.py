@@ -30,8 +30,8 @@ class budget(track):  # noqa: N801  # reads as a statement
 
     >>> with budget("agent run", limit="0.10") as spent:
     ...     pass
-    >>> spent.remaining
-    Decimal('0.10')
+    >>> spent.remaining.normalize()
+    Decimal('0.1')
     """
 
     def __init__(self, name: str, limit: Decimal | str | float) -> None:

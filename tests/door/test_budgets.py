@@ -217,7 +217,9 @@ def test_a_question_before_the_call(provider: Loopback, tmp_path: Path) -> None:
 
 
 def test_the_model_to_choose_before_there_is_a_client(provider: Loopback, tmp_path: Path) -> None:
-    routing = FILE + """
+    routing = (
+        FILE
+        + """
 [routing.tasks]
 chat = { quality = "standard", sensitivity = "low" }
 
@@ -227,6 +229,7 @@ standard = { low = "openai/gpt-4.1", medium = "openai/gpt-4.1-mini", high = "ope
 high = { low = "openai/gpt-4.1", medium = "openai/gpt-4.1", high = "openai/gpt-4.1-mini" }
 best = { low = "openai/gpt-4.1", medium = "openai/gpt-4.1", high = "openai/gpt-4.1" }
 """
+    )
     code = """
     import costspan
     try:

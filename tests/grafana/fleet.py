@@ -17,9 +17,11 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 
+from costspan_pricing import PriceBook
 from costspan_processor import Budget, Processing
 from costspan_processor.attribution import attributed, attributes_of, dollars
-from costspan_processor.budgets import MemoryStore
+from costspan_processor.budgets import Guard
+from costspan_processor.budgets.memory import MemoryStore
 from tests.grafana.prometheus import History
 
 if TYPE_CHECKING:
@@ -82,10 +84,16 @@ class Process:
             metric_readers=[PrometheusMetricReader(registry=self.registry)],
             resource=Resource.create({"service.name": "shop"}),
         )
-        self._processing = Processing(TracerProvider(), self._meters, budgets=BUDGETS, store=store)
-        assert self._processing.guard is not None
-        # The budgets' calendar must follow the simulated time.
-        self._processing.guard._clock = lambda: self.now
+        book = PriceBook.bundled()
+        self._processing = Processing(
+            TracerProvider(),
+            self._meters,
+            book=book,
+            # The budgets' calendar must follow the simulated time.
+            guard=lambda resource, failed: Guard(
+                BUDGETS, book, store, resource=resource, clock=lambda: self.now, failed=failed
+            ),
+        )
         self.observer = self._processing.observer
 
     def call(self, kind: Traffic, dice: random.Random) -> None:

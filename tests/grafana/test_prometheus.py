@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from prometheus_client import start_http_server
 
-from costspan_processor.budgets import MemoryStore
+from costspan_processor.budgets.memory import MemoryStore
 from tests.grafana.fleet import BUDGETS, Process, Story, tell
 from tests.grafana.prometheus import Prometheus, load, serve
 from tests.grafana.rules import ALERTS, RECORDING, blocks, rules

@@ -33,7 +33,7 @@ from costspan_pricing.estimate import (
     monthly,
     project,
 )
-from costspan_processor import budgets
+from costspan_processor.budgets import estimates, guard
 
 AT = 1_763_874_000 * 10**9  # 23 November 2025
 BOOK = PriceBook.bundled()
@@ -87,8 +87,8 @@ def test_characters_are_divided_by_four_and_rounded_up() -> None:
 
 def test_an_answer_of_unknown_length_is_assumed_to_be_what_a_budget_assumes() -> None:
     answer = ESTIMATOR.call(GPT, input_tokens=0)
-    assert answer.output_tokens == ASSUMED_OUTPUT_TOKENS == budgets.ASSUMED_OUTPUT_TOKENS
-    assert CHARACTERS_PER_TOKEN == budgets.CHARACTERS_PER_TOKEN
+    assert answer.output_tokens == ASSUMED_OUTPUT_TOKENS == estimates.ASSUMED_OUTPUT_TOKENS
+    assert CHARACTERS_PER_TOKEN == guard.CHARACTERS_PER_TOKEN
     assert answer.expected.flags == ("output_assumed",)
     assert usd(answer.expected) == Decimal("0.008192")
 
