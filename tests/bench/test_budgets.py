@@ -30,7 +30,7 @@ def call():
 
 @pytest.mark.parametrize(("statement", "most"), [("reserve_and_settle()", 60_000), ("call()", 130_000)])
 def test_a_budget_in_memory(statement: str, most: int) -> None:
-    """The accounts alone; and all of it: which budgets, the estimate, accounts, thresholds, the attributes of the span."""
+    """The accounts alone; and all of it: which budgets, estimate, accounts, thresholds, attributes of the span."""
     assert instructions(statement, SETUP + BUDGETS, 1000) <= most
 
 
