@@ -329,7 +329,7 @@ def emitted() -> set[str]:
     for _ in range(2):
         said = cheaper.admit(CALL, None, lambda: 400, lambda: True)
         assert isinstance(said, guard.Admission)
-    found.update(said.attributes)
+        found.update(said.attributes)
     unknown = {**CALL, "gen_ai.usage.cache_read.input_tokens": 10**6}
     found.update(enrich(unknown, time.time_ns(), PriceBook.bundled(), scope="acme"))
     return {name for name in found | {ROLLUP} if "." in name}

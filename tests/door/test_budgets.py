@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tests.door.program import output, run
+from tests.door.program import START, output, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,14 +145,18 @@ def test_code_wins_over_the_environment_and_that_over_the_file(provider: Loopbac
 def test_processes_share_a_budget_in_a_file_and_what_one_spent_last_is_written_as_it_ends(
     provider: Loopback, tmp_path: Path
 ) -> None:
-    env = {"COSTSPAN_CONFIG": file_with(tmp_path), "COSTSPAN_BUDGET_STORE": f"sqlite:///{tmp_path}/budgets.db"}
-    first = "import costspan; costspan.init(); call(max_tokens=500); call(max_tokens=500)"
-    assert output(first, provider.url, **env) == ""
-    assert output("import costspan; costspan.init()\n" + SPENDING, provider.url, **env) == "2 all limit\n"
-    assert output("import costspan; costspan.init()\n" + SPENDING, provider.url, **env) == "0 all limit\n"
+    file = file_with(tmp_path)
+
+    def run_one(code: str) -> str:
+        store = f"sqlite:///{tmp_path}/budgets.db"
+        return output(code, provider.url, before=START, COSTSPAN_CONFIG=file, COSTSPAN_BUDGET_STORE=store)
+
+    assert run_one("call(max_tokens=500); call(max_tokens=500)") == ""
+    assert run_one(SPENDING) == "2 all limit\n"
+    assert run_one(SPENDING) == "0 all limit\n"
 
 
-async def test_an_event_loop_is_served_too(provider: Loopback, tmp_path: Path) -> None:
+def test_an_event_loop_is_served_too(provider: Loopback, tmp_path: Path) -> None:
     code = """
     import asyncio
     import costspan

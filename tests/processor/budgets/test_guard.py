@@ -77,6 +77,7 @@ class TestTheGuard:
         assert (refusal.budget, refusal.limit, refusal.spent, refusal.held, refusal.asked) == (
             "team", Decimal("0.009"), Decimal("0.0016"), Decimal(0), Decimal("0.008392"),
         )  # fmt: skip
+        assert refusal.period_end is not None
         assert now < refusal.period_end
         assert refusal.period_end.day == 1
         assert str(refusal).startswith(

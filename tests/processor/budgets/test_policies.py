@@ -10,7 +10,7 @@ import pytest
 from opentelemetry import context as otel
 
 from costspan_processor import Budget, BudgetExceeded
-from costspan_processor.attribution import Attribution, attributed, attributes_of
+from costspan_processor.attribution import Attribution, attributed, attributes_of, attribution
 from costspan_processor.budgets import Guard
 from costspan_processor.budgets.guard import Admission, Refusal, block
 from costspan_processor.budgets.routing import Routing
@@ -44,13 +44,13 @@ class Shop:
         self.guard = Guard(budgets, book, clock=clock, routing=checked)
 
     def ask(
-        self, attribution: Attribution | None = None, changed: Mapping[str, Any] | None = None, swap: bool = True
+        self, who: Attribution | None = None, changed: Mapping[str, Any] | None = None, swap: bool = True
     ) -> Admission | Refusal | None:
-        return self.guard.admit({**REQUEST, **(changed or {})}, attribution, lambda: 400, lambda: swap)
+        return self.guard.admit({**REQUEST, **(changed or {})}, who, lambda: 400, lambda: swap)
 
-    def call(self, attribution: Attribution | None = None, changed: Mapping[str, Any] | None = None) -> Admission:
+    def call(self, who: Attribution | None = None, changed: Mapping[str, Any] | None = None) -> Admission:
         """A call that is made and costs what `CHAT` does."""
-        said = self.ask(attribution, changed)
+        said = self.ask(who, changed)
         if isinstance(said, Refusal):
             raise said.error
         assert said is not None
@@ -181,12 +181,10 @@ class TestABlockOfCode:
         try:
             for name in ("first", "second"):
                 inner, totals = attributed({}, limit=block(Budget(name, "1", policy="block")))
-                found = inner[next(key for key in inner if "costspan" in key)]
-                assert isinstance(found, Attribution)
                 assert totals.remaining == 1
-                open_shop.call(found)
+                open_shop.call(attribution(inner))
             with pytest.raises(BudgetExceeded, match="'outer'"):
-                open_shop.call(found)
+                open_shop.call(attribution(inner))
         finally:
             otel.detach(token)
 
