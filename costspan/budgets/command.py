@@ -245,8 +245,9 @@ def _opened() -> tuple[Settings, Guard]:
     settings = load({})
     # What is wrong is raised here, and needs not be logged too.
     logging.getLogger("costspan").addHandler(logging.NullHandler())
-    budgets, routing = Source(settings, price_book(settings)).strictly()
-    return settings, Guard(budgets, price_book(settings), open_store(settings.budget_store), routing=routing)
+    book = price_book(settings)
+    budgets, routing = Source(settings, book).strictly()
+    return settings, Guard(budgets, book, open_store(settings.budget_store), routing=routing)
 
 
 def _states(guard: Guard, lines: Sequence[Line]) -> list[_State]:

@@ -14,6 +14,7 @@ import time
 import uuid
 import weakref
 from collections import OrderedDict, deque
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -22,7 +23,7 @@ from costspan_processor.budgets.memory import MemoryStore
 from costspan_processor.budgets.store import Answer, Balance, Claim, Settlement, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from costspan_processor.budgets.model import OnStoreError, Reason
     from costspan_processor.budgets.store import Store
@@ -127,16 +128,14 @@ class Accounts:
             refused = None if refused_by is None else [claim[0] for claim in claims].index(refused_by)
             return Verdict(refused, "limit", [balances[claim[0]] for claim in claims])
         if time.monotonic() >= self._down_until:
-            # What this process has spent counts before it asks for more.
-            ended = self._take()
+            claims = [request.claim for request in requests]
             try:
-                claims = [request.claim for request in requests]
-                answer = self.store.reserve(key, amount, claims, self._hold_seconds, ended)
+                # What this process has spent counts before it asks for more.
+                with self._taken() as ended:
+                    answer = self.store.reserve(key, amount, claims, self._hold_seconds, ended)
             except Exception as error:  # noqa: BLE001  a client library may raise anything
-                self._give_back(ended)
                 self._fell(error)
             else:
-                self._wrote(ended)
                 return self._reserved(key, requests, answer)
         return self._reserve_locally(key, amount, requests)
 
@@ -145,18 +144,13 @@ class Accounts:
         if self._in_memory:
             return self.reserve(key, amount, requests)
         if time.monotonic() >= self._down_until:
-            ended = self._take()
+            claims = [request.claim for request in requests]
             try:
-                claims = [request.claim for request in requests]
-                answer = await self.store.areserve(key, amount, claims, self._hold_seconds, ended)
+                with self._taken() as ended:
+                    answer = await self.store.areserve(key, amount, claims, self._hold_seconds, ended)
             except Exception as error:  # noqa: BLE001
-                self._give_back(ended)
                 self._fell(error)
-            except BaseException:
-                self._give_back(ended)
-                raise
             else:
-                self._wrote(ended)
                 return self._reserved(key, requests, answer)
         return self._reserve_locally(key, amount, requests)
 
@@ -338,53 +332,47 @@ class Accounts:
             except Exception as error:  # noqa: BLE001  the thread must live
                 self._fell(error)
 
-    def _take(self) -> list[Settlement]:
-        """The settlements to write next; somebody else may be writing those before them."""
-        if not self._queue:
-            return []
+    @contextmanager
+    def _taken(self) -> Iterator[list[Settlement]]:
+        """The settlements to write next, which wait again if that fails or is broken off; others may write others."""
         with self._lock:
             batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
             self._writing += len(batch)
             self._journaled = max(0, self._journaled - len(batch))
-            return batch
-
-    def _give_back(self, batch: list[Settlement]) -> None:
-        if batch:
+        try:
+            yield batch
+        except BaseException:
             with self._lock:
                 self._queue.extendleft(reversed(batch))
-                self._writing -= len(batch)
-
-    def _wrote(self, batch: list[Settlement]) -> None:
-        if batch:
+            raise
+        finally:
             with self._lock:
                 self._writing -= len(batch)
 
     def _write(self) -> None:
         """Send what waits, as much as can be in one step."""
         while self._queue:
-            batch = self._take()
-            if not batch:
-                break
-            try:
-                answers = self.store.settle(batch)
-            except BaseException:
-                self._give_back(batch)
-                raise
-            balances: dict[str, Balance] = {}
-            for answer in answers:
-                balances.update(answer.balances)
-            try:
-                if self._is_same(answers[-1].epoch):
-                    for account, balance in balances.items():
-                        if (known := self._known.get(account)) is not None:
-                            self._known[account] = balance, known[1]
-                    self._on_balances(balances)
-            finally:
-                # Who waits for what was written waits for what there is to tell of it, too.
-                self._wrote(batch)
+            with self._taken() as batch:
+                answers = self.store.settle(batch) if batch else []
+                # Inside, since who waits for what was written waits for what there is to tell of it, too.
+                self._wrote(answers)
         if self._has_journal and not self._writing:
             self._journal_file().unlink(missing_ok=True)
             self._has_journal = False
+
+    def _wrote(self, answers: Sequence[Answer]) -> None:
+        """Remember and tell what settlements have brought."""
+        balances: dict[str, Balance] = {}
+        for answer in answers:
+            balances.update(answer.balances)
+        if answers and self._is_same(answers[-1].epoch):
+            for account, balance in balances.items():
+                if (known := self._known.get(account)) is not None:
+                    self._known[account] = balance, known[1]
+            try:
+                self._on_balances(balances)
+            except Exception as error:  # noqa: BLE001  they are written all the same
+                self._failed("budgets.events", error)
 
     def _restore(self, epoch: str) -> None:
         """The store has begun anew: tell it what had been spent, as far as we know."""

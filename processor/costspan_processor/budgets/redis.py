@@ -6,11 +6,11 @@ import asyncio
 import json
 import time
 import uuid
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from costspan_processor.budgets.store import (
+    RECORDS_SECONDS,
     REMEMBERED_SECONDS,
     Answer,
     Balance,
@@ -19,6 +19,8 @@ from costspan_processor.budgets.store import (
     Record,
     Settlement,
     StoreError,
+    packed,
+    together,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 CLUSTER: Final = "redis+cluster"
 _TIMEOUT_SECONDS: Final = 0.5
 _EXACT: Final = 2**53
-_RECORDS_SECONDS: Final = 90 * 86400
 _FOR_EVER: Final = "+inf"
 _NO_ADDRESS: Final = (
     "not an address of a Redis server: write redis://user:password@host:6379/0, and other characters than letters and "
@@ -254,7 +255,7 @@ return answer(redis.call('HGETALL', HOLDS))
 
 _POST: Final = f"""
 local RECORDS, TIMES, WHO = KEYS[7], KEYS[8], KEYS[9]
-local oldest = text(now - {_RECORDS_SECONDS})
+local oldest = text(now - {RECORDS_SECONDS})
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', TIMES, '-inf', '(' .. oldest, 'LIMIT', 0, 10)) do
     redis.call('ZREM', TIMES, id)
     redis.call('HDEL', RECORDS, id)
@@ -272,7 +273,7 @@ return answer(is_new)
 _LIST: Final = f"""
 local RECORDS, TIMES, WHO = KEYS[7], KEYS[8], KEYS[9]
 local found = {{}}
-for index, id in ipairs(redis.call('ZREVRANGEBYSCORE', TIMES, '+inf', text(now - {_RECORDS_SECONDS}))) do
+for index, id in ipairs(redis.call('ZREVRANGEBYSCORE', TIMES, '+inf', text(now - {RECORDS_SECONDS}))) do
     found[index] = {{id, redis.call('HGET', RECORDS, id), redis.call('HGET', WHO, id) or ''}}
 end
 return answer(found)
@@ -439,7 +440,7 @@ class RedisStore:
             raise StoreError(f"{self._where}: {amount} nanodollars are more than Redis counts exactly")
         names = _names(claims)
         till = _FOR_EVER if any(not claim.keep_until for claim in claims) else max(c.keep_until for c in claims)
-        accounts = _packed(tuple([claim.account for claim in claims]))
+        accounts = packed(tuple([claim.account for claim in claims]))
         keys, arguments = self._settlements(first)
         arguments += (key, amount, ttl, till, accounts, len(names), *names, len(claims))
         for claim in claims:
@@ -549,16 +550,5 @@ def _balances(names: Sequence[str], found: Sequence[bytes | None]) -> dict[str, 
 def _answer(
     claims: Sequence[Claim], balances: Mapping[str, Balance], epoch: str, refused_by: str | None = None
 ) -> Answer:
-    together = {}
-    for claim in claims:
-        spent, held, unsettled = balances[claim.account]
-        for name in claim.also:
-            more = balances[name]
-            spent, held, unsettled = spent + more.spent, held + more.held, unsettled + more.unsettled
-        together[claim.account] = Balance(spent, held, unsettled)
-    return Answer(refused_by is None, refused_by, together, epoch)
-
-
-@lru_cache(1024)
-def _packed(names: tuple[str, ...]) -> str:
-    return json.dumps(names)
+    found = {claim.account: together(claim, balances) for claim in claims}
+    return Answer(refused_by is None, refused_by, found, epoch)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from costspan_processor.budgets.store import (
+    RECORDS_SECONDS,
     REMEMBERED_SECONDS,
     Answer,
     Balance,
@@ -28,6 +29,8 @@ from costspan_processor.budgets.store import (
     Record,
     Settlement,
     StoreError,
+    packed,
+    together,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +49,6 @@ _LOOK_SECONDS: Final = 0.01
 _EXPIRED_A_STEP: Final = 100
 _SWEEP_EVERY: Final = 64
 """Calls settled between two looks for what is old; two rows are looked at for each."""
-_RECORDS_SECONDS: Final = 90 * 86400
 _FOR_EVER: Final = 2**53
 _NEVER: Final = 9e99
 _EMPTY: Final = Balance(0, 0, 0)
@@ -130,7 +132,7 @@ class SQLiteStore:
             if amount:
                 for claim in claims:
                     if claim.most is not None:
-                        spent, held, _ = _together(claim, balances)
+                        spent, held, _ = together(claim, balances)
                         if spent + held + amount > claim.most:
                             return self._answer(claims, balances, claim.account)
             keep_until = 0
@@ -142,7 +144,7 @@ class SQLiteStore:
                 spent, held, unsettled = balances[name]
                 balances[name] = Balance(spent, held + amount, unsettled)
             expires = now + ttl
-            names = _packed(tuple([claim.account for claim in claims]))
+            names = packed(tuple([claim.account for claim in claims]))
             self._execute(
                 "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (key, _HELD, amount, names, expires, keep_until, expires),
@@ -225,7 +227,7 @@ class SQLiteStore:
 
     def post(self, record: Record) -> bool:
         def step(now: float) -> bool:
-            self._execute("DELETE FROM records WHERE at < ?", (now - _RECORDS_SECONDS,))
+            self._execute("DELETE FROM records WHERE at < ?", (now - RECORDS_SECONDS,))
             done = self._execute("INSERT INTO records VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", record)
             return bool(done.rowcount)
 
@@ -234,7 +236,7 @@ class SQLiteStore:
     def records(self) -> list[Record]:
         def step(now: float) -> list[Record]:
             found = self._execute(
-                "SELECT * FROM records WHERE at >= ? ORDER BY at DESC, rowid DESC", (now - _RECORDS_SECONDS,)
+                "SELECT * FROM records WHERE at >= ? ORDER BY at DESC, rowid DESC", (now - RECORDS_SECONDS,)
             )
             return [Record(*row) for row in found]
 
@@ -337,7 +339,7 @@ class SQLiteStore:
         return Answer(
             refused_by is None,
             refused_by,
-            {claim.account: _together(claim, balances) if claim.also else balances[claim.account] for claim in claims},
+            {claim.account: together(claim, balances) for claim in claims},
             self._epoch,
         )
 
@@ -564,20 +566,6 @@ def _query(names: int) -> str:
     return (
         f"SELECT store.due, {_CALL}, {_MONEY} FROM store LEFT JOIN calls ON key = ?1 LEFT JOIN accounts ON name {among}"
     )
-
-
-def _together(claim: Claim, balances: Mapping[str, Balance]) -> Balance:
-    if not claim.also:
-        return balances[claim.account]
-    spent, held, unsettled = (
-        sum(money) for money in zip(*(balances[name] for name in (claim.account, *claim.also)), strict=True)
-    )
-    return Balance(spent, held, unsettled)
-
-
-@lru_cache(1024)
-def _packed(names: tuple[str, ...]) -> str:
-    return json.dumps(names)
 
 
 @lru_cache(1024)

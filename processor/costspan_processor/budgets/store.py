@@ -6,11 +6,15 @@ period is another one. Amounts are integer nanodollars, which databases and Lua 
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+RECORDS_SECONDS: Final = 90 * 86400
+"""How long records are kept."""
 REMEMBERED_SECONDS: Final = 48 * 3600
 """How long a key is remembered after it was settled, so that a late repeat changes nothing."""
 
@@ -61,6 +65,20 @@ class Answer(NamedTuple):
     """By account of the claims."""
     epoch: str
     """Another one means that the store has begun anew, with nothing of what it knew."""
+
+
+def together(claim: Claim, balances: Mapping[str, Balance]) -> Balance:
+    """The balance of a claim, by those of its accounts."""
+    if not claim.also:
+        return balances[claim.account]
+    spent, held, unsettled = map(sum, zip(*(balances[name] for name in (claim.account, *claim.also)), strict=True))
+    return Balance(spent, held, unsettled)
+
+
+@lru_cache(1024)
+def packed(names: tuple[str, ...]) -> str:
+    """Names of accounts as databases keep them."""
+    return json.dumps(names)
 
 
 class Hold(NamedTuple):

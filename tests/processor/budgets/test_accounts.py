@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import time
+from collections import deque
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,9 @@ from costspan_processor import Budget, BudgetExceeded
 from costspan_processor.budgets import Guard
 from costspan_processor.budgets import accounts as parts
 from costspan_processor.budgets.guard import Admission, Refusal
+from costspan_processor.budgets.memory import MemoryStore
 from costspan_processor.budgets.redis import RedisStore
-from costspan_processor.budgets.store import Claim
+from costspan_processor.budgets.store import Answer, Claim, Settlement
 from costspan_processor.conventions import read
 from costspan_processor.enrich import assess
 from tests.processor.budgets.test_guard import REQUEST
@@ -284,6 +286,30 @@ class TestWhenItIsBack:
 
 
 class TestACancelledCall:
+    def test_that_is_interrupted_loses_nothing_of_what_it_was_to_take_along(self, book: PriceBook) -> None:
+        class Interrupted(MemoryStore):
+            local = False
+            asked = 0
+
+            def reserve(self, *args: Any, **kwargs: Any) -> Answer:
+                self.asked += 1
+                if self.asked == 2:
+                    raise KeyboardInterrupt
+                return super().reserve(*args, **kwargs)
+
+        store = Interrupted()
+        accounts = parts.Accounts(store, on_balances=lambda _: None, watched=list, failed=lambda *_: None)
+        request = parts.Request(Claim("a"), "allow", 4e9)
+        accounts._start = lambda: None  # type: ignore[method-assign]
+        accounts.reserve("first", 8, [request])
+        accounts.settle(Settlement("first", 5, (request.claim,)))
+        with pytest.raises(KeyboardInterrupt):
+            accounts.reserve("second", 8, [request])
+        assert accounts._queue == deque([Settlement("first", 5, (request.claim,))])
+        assert accounts._writing == 0
+        accounts.reserve("third", 8, [request])
+        assert store.read([request.claim]).balances["a"] == (5, 8, 0)
+
     async def test_leaves_no_hold(self, service: Callable[..., Service], own_redis: RedisServer) -> None:
         here = service(budget())
         here.call()
