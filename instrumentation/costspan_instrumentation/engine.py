@@ -188,7 +188,7 @@ class _Call:
                     self.engine._remember(self.seen.attributes.get(semconv.RESPONSE_ID))
                 return hides
             if method in _CLOSING or method in _LEAVING:
-                self.over(target)
+                self.over(target, aborted=True)
             elif method in _ENTERING:
                 if result is not target:
                     self.engine._watch_source(self, result)
@@ -203,17 +203,26 @@ class _Call:
             self.engine.observer.failed(method, failure)
         return None
 
-    def over(self, target: Any, error: BaseException | None = None) -> None:
-        """The stream or body `target` of the call has ended, or was closed. Never raises."""
+    def over(self, target: Any, error: BaseException | None = None, *, aborted: bool = False) -> None:
+        """The stream or body `target` of the call has ended, or was closed (`aborted`). Never raises."""
         try:
             if self.endpoint.gathered is not None and self.seen is not None and not self._ended:
                 self.endpoint.gathered(target, self.seen)
         except Exception as failure:  # noqa: BLE001
             self.engine.observer.failed("gathered", failure)
-        self.end(error=error)
+        self.end(error=error, aborted=aborted)
 
-    def end(self, result: Any = None, error: BaseException | None = None, ended_at: int | None = None) -> None:
-        """Reads what came back, asks the observer, ends the span; once. Never raises."""
+    def end(
+        self,
+        result: Any = None,
+        error: BaseException | None = None,
+        ended_at: int | None = None,
+        aborted: bool = False,
+    ) -> None:
+        """Reads what came back, asks the observer, ends the span; once. Never raises.
+
+        `aborted`: the application stopped reading. A stream of which all is known by then counts as read.
+        """
         if self._ended:
             return
         self._ended = True
@@ -224,6 +233,8 @@ class _Call:
             try:
                 if self.seen is not None:
                     added = self._streamed(self.seen)
+                    if aborted and not self.seen.final and self.first_chunk is not None:
+                        added[semconv.STREAM_ABORTED] = True
                 elif result is not None:
                     added = self.endpoint.response(result)
                 if self.endpoint.billed is not None and (self.seen is not None or result is not None):
@@ -295,9 +306,15 @@ class _Recorded(_Call):
             if self.exchange is not None:
                 self.endpoint = self.exchange.overhearing(self.endpoint)
 
-    def end(self, result: Any = None, error: BaseException | None = None, ended_at: int | None = None) -> None:
+    def end(
+        self,
+        result: Any = None,
+        error: BaseException | None = None,
+        ended_at: int | None = None,
+        aborted: bool = False,
+    ) -> None:
         ended = self._ended
-        super().end(result, error, ended_at)
+        super().end(result, error, ended_at, aborted)
         if self.exchange is not None and not ended:
             self.exchange.emit(self.attributes, self.context, ended_at)
 
@@ -387,13 +404,13 @@ class _Watched:
         try:
             self._source.close()
         finally:
-            self._call.end()
+            self._call.end(aborted=True)
 
     async def aclose(self) -> None:
         try:
             await self._source.aclose()
         finally:
-            self._call.end()
+            self._call.end(aborted=True)
 
     def __del__(self) -> None:
         # Other people's locks may be held here: only a record on a queue, which the next call or flush drains.
@@ -594,7 +611,7 @@ class Engine:
                 call, at = self._abandoned.get_nowait()
             except Empty:
                 return
-            call.end(ended_at=at)
+            call.end(ended_at=at, aborted=True)
 
     def _when_imported(self, module: str, patch: Callable[[Any], None]) -> None:
         def hook(found: Any) -> None:

@@ -32,6 +32,7 @@ SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 ERROR_TYPE: Final = "error.type"
 SERVICE_TIER: Final = "costspan.service_tier"
+ABORTED: Final = "costspan.stream.aborted"
 GEO: Final = "costspan.geo"
 ESTIMATED: Final = "costspan.usage.estimated"
 REPORTED_COST: Final = "costspan.usage.reported_cost"
@@ -97,7 +98,7 @@ _ASIDE: Final = frozenset({ESTIMATED, REPORTED_COST, ITERATIONS, BY_MODEL, INCON
 
 KIND: Final = (
     OPERATION, PROVIDER, _SYSTEM, REQUEST_MODEL, RESPONSE_MODEL, SERVER_ADDRESS, SERVER_PORT, ERROR_TYPE, SERVICE_TIER,
-    _RESPONSE_TIER, _REQUEST_TIER, GEO, ESTIMATED, UNSAID, ROLLUP,
+    _RESPONSE_TIER, _REQUEST_TIER, GEO, ESTIMATED, UNSAID, ROLLUP, ABORTED,
 )  # fmt: skip
 """Attributes that tell the kind of a call, as opposed to what it used."""
 
@@ -116,7 +117,7 @@ class Kind:
     """What calls to one model have in common: everything a span says but the amounts. Shared, never changed."""
 
     __slots__ = (
-        "billed", "error_type", "estimated", "geo", "newest", "operation", "provider", "request_model",
+        "aborted", "billed", "error_type", "estimated", "geo", "newest", "operation", "provider", "request_model",
         "response_model", "server_address", "server_port", "tier", "unsaid",
     )  # fmt: skip
 
@@ -136,6 +137,8 @@ class Kind:
         self.server_address: Final = _text(get(SERVER_ADDRESS))
         self.server_port: Final[int | None] = get(SERVER_PORT)
         self.error_type: Final = _text(get(ERROR_TYPE))
+        self.aborted: Final = get(ABORTED) is True
+        """A stream that the application stopped reading before the provider had told what it used."""
         self.estimated = get(ESTIMATED) is True
         """The usage is an estimate: the provider never said, or whoever made the span left out what the price needs."""
         self.unsaid: Final[tuple[str, ...]] = () if self.estimated else tuple(get(UNSAID) or ())

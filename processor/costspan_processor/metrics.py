@@ -38,12 +38,15 @@ OVERFLOW: Final = "_overflow"
 DIMENSIONS: Final = ("costspan.team", "costspan.feature", "costspan.task")
 COMPONENT: Final = "costspan.component"
 PROBLEM: Final = "kind"
+REASON: Final = "costspan.reason"
+_USUAL_TIERS: Final = frozenset({"default", "standard", "auto", "on_demand"})
 
 _SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _TOKENS: Final = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 _TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105
 _MODALITY = "gen_ai.token.modality"
 _ROUTES_AT_MOST = 4096
+_COUNTED: Final = ("calls", "cost", "tokens", "problems", "tiers", "wasted")
 _SERIES_KEPT_FREE = 16
 """Room for the overflow row's own series."""
 
@@ -90,7 +93,7 @@ class Totals(NamedTuple):
 class _Row:
     __slots__ = (
         "attributes", "calls", "cost", "dimensions", "failed", "latency_ns", "names", "observed", "premium", "problems",
-        "saved", "timed", "tokens",
+        "saved", "tiers", "timed", "tokens", "wasted",
     )  # fmt: skip
 
     def __init__(self, names: tuple[str | None, ...], dimensions: Mapping[str, str]) -> None:
@@ -109,6 +112,8 @@ class _Row:
         self.cost: dict[str, int] = {}
         self.tokens: dict[str, int] = {}
         self.problems: dict[str, int] = {}
+        self.tiers: dict[str, int] = {}
+        self.wasted: dict[str, int] = {}
         self.saved = self.premium = self.latency_ns = self.timed = self.failed = 0
         self.observed: dict[tuple[str, str], dict[str, str]] = {}
 
@@ -123,10 +128,16 @@ class _Row:
 class Route:
     """Everything about a kind of call that does not change from call to call: its row and ready histogram labels."""
 
-    __slots__ = ("duration", "input", "output", "plain", "recorders", "row")
+    __slots__ = ("duration", "input", "output", "plain", "recorders", "row", "tier", "wasted")
 
-    def __init__(self, row: _Row, labels: dict[str, str | int], error_type: str | None) -> None:
+    def __init__(
+        self, row: _Row, labels: dict[str, str | int], error_type: str | None, tier: str | None, aborted: bool
+    ) -> None:
         self.row = row
+        self.tier = None if tier in _USUAL_TIERS else tier
+        """The service tier, where it is not the usual one."""
+        self.wasted = "failed" if error_type is not None else "aborted" if aborted else None
+        """Why what the call cost brought no whole answer."""
         self.plain = labels
         self.duration = labels if error_type is None else {**labels, conventions.ERROR_TYPE: error_type}
         self.input = {**labels, _TOKEN_TYPE: "input"}
@@ -166,7 +177,7 @@ class Table:
         self._routes: dict[tuple[Kind, tuple[str | None, ...] | None], Route] = {}
         self._seen: dict[str, set[str]] = {}
         self._max_values = max_values
-        self._series_left = dict.fromkeys(("calls", "cost", "tokens", "problems"), max_series - _SERIES_KEPT_FREE)
+        self._series_left = dict.fromkeys(_COUNTED, max_series - _SERIES_KEPT_FREE)
         self._errors: dict[str, int] = {}
         self._closed = False
         self.record: Callable[[Route, Priced | Plain, float | None, float | None, Context | None], None]
@@ -217,6 +228,11 @@ class Table:
                     self._add("problems", row, "guessed", 1)
                 if reading.usage is not None and reading.usage.inconsistent:
                     self._add("problems", row, "inconsistent", 1)
+            if (route.tier is not None or route.wasted is not None) and priced.total:
+                if route.tier is not None:
+                    self._add("tiers", row, route.tier, priced.total)
+                if route.wasted is not None:
+                    self._add("wasted", row, route.wasted, priced.total)
             if duration_ns is not None:
                 row.latency_ns += duration_ns
                 row.timed += 1
@@ -250,6 +266,12 @@ class Table:
                 )
                 for row in self._rows.values()
             ]  # fmt: skip
+
+    def models(self) -> set[tuple[str, str]]:
+        """Provider and requested model of all calls that named both."""
+        with self._lock:
+            rows = self._snapshot()
+        return {(row.names[0], row.names[1]) for row in rows if row.names[0] and row.names[1]}
 
     def errors(self) -> dict[str, int]:
         """Internal errors so far, by place."""
@@ -298,7 +320,8 @@ class Table:
                 )
                 if value is not None
             }
-            route = Route(row, labels, self._bounded(conventions.ERROR_TYPE, kind.error_type))
+            tier = self._bounded(conventions.SERVICE_TIER, kind.tier)
+            route = Route(row, labels, self._bounded(conventions.ERROR_TYPE, kind.error_type), tier, kind.aborted)
             self._routes[kind, dimensions] = route
             return route
 
@@ -332,7 +355,7 @@ class Table:
             seen.add(value)
         return value
 
-    def _add(self, kind: Literal["calls", "cost", "tokens", "problems"], row: _Row, name: str, amount: int) -> None:
+    def _add(self, kind: str, row: _Row, name: str, amount: int) -> None:
         """Add to a series: a new one takes one of the places that are left, or goes to the overflow row."""
         cells: dict[str, int] = getattr(row, kind)
         if name not in cells and self._series_left[kind] <= 0:
@@ -358,6 +381,18 @@ class Table:
             [observe(self._problems)],
             "{call}",
             "Model calls whose counts contradict each other, or whose counts or provider were guessed",
+        )
+        meter.create_observable_counter(
+            "costspan.tier.cost",
+            [observe(self._tiers)],
+            "USD",
+            "Part of the cost: calls served at another service tier than the standard one",
+        )
+        meter.create_observable_counter(
+            "costspan.cost.wasted",
+            [observe(self._wasted)],
+            "USD",
+            "Part of the cost: calls that failed, and streams that were not read to their end",
         )
         meter.create_observable_counter(
             "costspan.cache.saved", [observe(self._saved)], "USD", "Money saved by cache reads against the input rate"
@@ -411,6 +446,22 @@ class Table:
                 Observation(count, row.labels(PROBLEM, problem))
                 for row in self._snapshot()
                 for problem, count in row.problems.items()
+            ]
+
+    def _tiers(self) -> list[Observation]:
+        with self._lock:
+            return [
+                Observation(pico / PICO, row.labels(conventions.SERVICE_TIER, tier))
+                for row in self._snapshot()
+                for tier, pico in row.tiers.items()
+            ]
+
+    def _wasted(self) -> list[Observation]:
+        with self._lock:
+            return [
+                Observation(pico / PICO, row.labels(REASON, reason))
+                for row in self._snapshot()
+                for reason, pico in row.wasted.items()
             ]
 
     def _saved(self) -> list[Observation]:

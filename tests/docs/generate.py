@@ -97,7 +97,8 @@ def metrics(generation: Any) -> list[Metric]:
         )
         with track(team="a", feature="b", task="c"):
             odd = {**CALL, "costspan.usage.guessed": True}
-            for attributes in (CALL, EMBEDDINGS, odd, {**CALL, "error.type": "Timeout"}):
+            batch = {**CALL, "costspan.service_tier": "batch"}
+            for attributes in (CALL, EMBEDDINGS, odd, batch, {**CALL, "error.type": "Timeout"}):
                 decision = processing.observer.before(attributes, lambda: 400)
                 token = decision.token if decision is not None else None
                 processing.observer.after(token, attributes, time.time_ns(), 1.0, 0.2, None)

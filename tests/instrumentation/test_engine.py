@@ -278,6 +278,7 @@ def test_usage_on_a_chunk_that_goes_on_is_the_last_word_of_a_stream_that_is_left
     told = attributes(bench.span())
     assert told["gen_ai.usage.output_tokens"] == 3
     assert "costspan.usage.estimated" not in told
+    assert "costspan.stream.aborted" not in told
 
 
 def test_a_stream_may_be_read_by_turns_with_next_and_in_loops(bench: Bench) -> None:
@@ -322,6 +323,7 @@ def test_an_unknown_host_is_asked_nothing_and_the_usage_is_an_estimate(bench: Be
     assert told["costspan.usage.estimated"] is True
     assert told["gen_ai.usage.input_tokens"] == 5  # 19 characters, four a token, rounded up
     assert told["gen_ai.usage.output_tokens"] == 3  # 12 characters
+    assert "costspan.stream.aborted" not in told, "it was read to its end"
 
 
 def test_the_asking_can_be_switched_off(bench: Bench) -> None:
@@ -343,6 +345,7 @@ def test_a_stream_that_is_closed_early_ends_its_span_at_once(bench: Bench) -> No
     told = attributes(span)
     assert told["costspan.usage.estimated"] is True
     assert told["gen_ai.usage.output_tokens"] == 1
+    assert told["costspan.stream.aborted"] is True
     assert span.status.status_code is StatusCode.UNSET
 
 
@@ -355,7 +358,9 @@ def test_a_stream_that_is_dropped_is_counted_when_something_else_happens(bench: 
     gc.collect()
 
     assert bench.memory.get_finished_spans() == ()  # finalizers run inside other people's locks: nothing happens there
-    assert attributes(bench.span())["costspan.usage.estimated"] is True
+    told = attributes(bench.span())
+    assert told["costspan.usage.estimated"] is True
+    assert told["costspan.stream.aborted"] is True
 
 
 def test_a_connection_that_breaks_raises_what_it_would_raise_and_counts_what_came(bench: Bench) -> None:
@@ -391,7 +396,9 @@ async def test_an_async_stream_that_is_left_in_the_middle(bench: Bench) -> None:
         async for _ in stream:
             break
 
-    assert attributes(bench.span())["costspan.usage.estimated"] is True
+    told = attributes(bench.span())
+    assert told["costspan.usage.estimated"] is True
+    assert told["costspan.stream.aborted"] is True
 
 
 def test_the_helper_that_parses_a_stream_is_one_call(bench: Bench) -> None:

@@ -54,6 +54,8 @@ def test_what_one_call_leaves_behind(shop: Telemetry) -> None:
     seen = shop.metrics()
     age = seen.pop("costspan.price_book.age")
     assert list(age) == [()]
+    assert "costspan.price" in seen
+    del seen["costspan.price"]
     server = ("server.address", "api.acme.test")
     assert seen == {
         "costspan.cost": {
@@ -73,6 +75,47 @@ def test_what_one_call_leaves_behind(shop: Telemetry) -> None:
             labels(server, ("gen_ai.token.type", "input")): (1, 1000),
             labels(server, ("gen_ai.token.type", "output")): (1, 100),
         },
+    }
+
+
+def test_what_the_models_in_use_cost_is_a_metric_by_service_tier(shop: Telemetry) -> None:
+    assert "costspan.price" not in shop.metrics()
+    shop.call()
+    shop.call({"gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o-2024-08-06"})
+    prices = {
+        (told["gen_ai.request.model"], told["costspan.service_tier"], told["costspan.component"]): value
+        for told, value in ((dict(key), value) for key, value in shop.metrics()["costspan.price"].items())
+    }
+    assert {key[1:]: value for key, value in prices.items() if key[0] == "large"} == {
+        ("standard", "input"): 2,
+        ("standard", "cache_read"): 0.5,
+        ("standard", "cache_write"): 2.5,
+        ("standard", "output"): 8,
+    }
+    of_openai = {key[1:]: value for key, value in prices.items() if key[0] != "large"}
+    assert {tier for tier, _ in of_openai} == {"standard", "batch", "priority"}, "it has no flex prices"
+    assert of_openai["batch", "output"] == of_openai["standard", "output"] / 2
+
+
+def test_money_at_another_service_tier_is_told_apart(shop: Telemetry) -> None:
+    shop.call()
+    shop.call({"costspan.service_tier": "default"})
+    assert "costspan.tier.cost" not in shop.metrics()
+    for _ in range(2):
+        shop.call({"costspan.service_tier": "flex"})
+    assert shop.metrics()["costspan.tier.cost"] == {labels(("costspan.service_tier", "flex")): 0.0032}
+    assert sum(shop.metrics()["costspan.cost"].values()) == pytest.approx(4 * 0.0016)
+
+
+def test_money_without_a_whole_answer_is_told_apart(shop: Telemetry) -> None:
+    shop.call()
+    shop.call({"error.type": "RateLimitError"}, base={k: v for k, v in CHAT.items() if "usage" not in k})
+    assert "costspan.cost.wasted" not in shop.metrics()
+    shop.call({"error.type": "APIConnectionError", "costspan.usage.estimated": True})
+    shop.call({"costspan.stream.aborted": True, "costspan.usage.estimated": True})
+    assert shop.metrics()["costspan.cost.wasted"] == {
+        labels(("costspan.reason", "failed")): 0.0016,
+        labels(("costspan.reason", "aborted")): 0.0016,
     }
 
 
