@@ -1,4 +1,4 @@
-"""The command line: `costspan price`, `run`, `doctor`, `demo`, `version`; groups `estimate`, `prices`, `budgets`."""
+"""The command line: `costspan price`, `run`, `doctor`, `demo`, `version`, and groups such as `costspan prices`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from costspan import __version__, estimate, prices
 from costspan.budgets import command as budgets
 from costspan.doctor.command import doctor
+from costspan.grafana import command as grafana
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.add_typer(estimate.app, name="estimate")
 app.add_typer(prices.app, name="prices")
 app.add_typer(budgets.app, name="budgets")
+app.add_typer(grafana.app, name="grafana")
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(doctor)
 
 
