@@ -20,7 +20,7 @@ Path_ = Literal["collector", "scrape", "otlp"]
 
 IMAGES: Final = {
     "prometheus 2": "prom/prometheus:v2.42.0",
-    "prometheus 3": "prom/prometheus:v3.5.3",
+    "prometheus 3": "prom/prometheus:v3.16.0",
     "alertmanager": "prom/alertmanager:v0.33.1",
     "grafana": "grafana/grafana:12.4.3",
     "collector": "otel/opentelemetry-collector-contrib:0.161.0",
@@ -311,6 +311,8 @@ def _prometheus(choice: Choice, rules: list[str]) -> str:
             "# Metrics come to /api/v1/otlp/v1/metrics. Their `job` is the service's name, their `instance` its id.",
             "otlp:",
             "  translation_strategy: UnderscoreEscapingWithSuffixes",
+            "  # Tells apart what a process counts before and after a new costspan.init().",
+            "  promote_scope_metadata: true",
             *([f"  promote_resource_attributes: [{', '.join(promoted)}]"] if choice.job_label != "job" else []),
             "storage:",
             "  tsdb:",
