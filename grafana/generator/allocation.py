@@ -123,7 +123,7 @@ def _allocation() -> list[Builder[models.Panel]]:
             24,
             11,
             sort="Cost",
-        ).no_value("nothing spent"),
+        ),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models import units
 
 from grafana.generator.kit import (
@@ -20,6 +21,7 @@ from grafana.generator.kit import (
     USED,
     YELLOW,
     Column,
+    all_or_some,
     bars,
     by_threshold,
     figure,
@@ -37,7 +39,6 @@ from grafana.generator.kit import (
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.cog.builder import Builder
-    from grafana_foundation_sdk.models import dashboard as models
 
 UID: Final = "costspan-budgets"
 
@@ -111,9 +112,7 @@ def _top() -> list[Builder[models.Panel]]:
             units.Dollars,
             f"sum({_of('held_USD')})",
             5,
-        )
-        .decimals(4)
-        .no_value("nothing"),
+        ).no_value("nothing"),
         rows(
             "Every budget",
             "Limit, spent, held by calls under way, what remains, the used share, the forecast share at the period's "
@@ -123,10 +122,10 @@ def _top() -> list[Builder[models.Panel]]:
             f"spends nothing now has no time to its limit. {LEDGER}",
             {BUDGET: "Budget", PERIOD: "Period"},
             [
-                Column("Limit", units.Dollars, limit, 2),
-                Column("Spent", units.Dollars, _of("spent_USD"), 2),
-                Column("Held", units.Dollars, _of("held_USD"), 4),
-                Column("Remaining", units.Dollars, _of("remaining_USD"), 2),
+                Column("Limit", units.Dollars, limit),
+                Column("Spent", units.Dollars, _of("spent_USD")),
+                Column("Held", units.Dollars, _of("held_USD")),
+                Column("Remaining", units.Dollars, _of("remaining_USD")),
                 Column("Used", units.PercentUnit, used, 1, *USED),
                 Column(
                     "Forecast", units.PercentUnit, _forecast(), 0, (None, GREEN), (0.9, YELLOW), (1, ORANGE), (1.2, RED)
@@ -137,7 +136,7 @@ def _top() -> list[Builder[models.Panel]]:
             24,
             9,
             sort="Used",
-        ).no_value("no budget configured"),
+        ),
     ]
 
 
@@ -158,7 +157,7 @@ def _course() -> list[Builder[models.Panel]]:
             "How fast each budget is being spent: the slope of its spent amount over an hour, as the ledger has it.",
             units.Dollars,
             12,
-            ["mean", "max", "lastNotNull"],
+            ["mean", "max"],
         )
         .decimals(2)
         .with_target(
@@ -178,6 +177,13 @@ def _course() -> list[Builder[models.Panel]]:
         .decimals(2)
         .with_target(query(_of("spent_USD"), f"{_LEGEND} spent", ref="A"))
         .with_target(query(_of("limit_USD"), f"{_LEGEND} limit", ref="B"))
+        .override_by_regexp(
+            "/ limit$/",
+            [
+                models.DynamicConfigValue(id_val="custom.lineStyle", value={"fill": "dash", "dash": [8, 8]}),
+                models.DynamicConfigValue(id_val="custom.fillOpacity", value=0),
+            ],
+        )
         .no_value("no budget configured"),
         graph(
             "Held by calls under way",
@@ -188,7 +194,6 @@ def _course() -> list[Builder[models.Panel]]:
             12,
             ["max", "lastNotNull"],
         )
-        .decimals(4)
         .with_target(query(_of("held_USD"), _LEGEND))
         .no_value("no budget configured"),
     ]
@@ -230,7 +235,6 @@ def _said() -> list[Builder[models.Panel]]:
             _LEGEND,
             8,
         )
-        .decimals(4)
         .color_scheme(by_threshold())
         .thresholds(steps((None, BLUE)))
         .no_value("nothing"),
@@ -246,11 +250,13 @@ def dashboard() -> dict[str, Any]:
         [(None, _top()), ("Course", _course()), ("Decisions and events", _said())],
         by_call=False,
         more=[
-            variable(
-                "budget",
-                "Budget",
-                f"label_values(costspan_budget_limit_USD{{{JOB_FILTER}}}, {BUDGET})",
-                "Name of the budget.",
+            all_or_some(
+                variable(
+                    "budget",
+                    "Budget",
+                    f"label_values(costspan_budget_limit_USD{{{JOB_FILTER}}}, {BUDGET})",
+                    "Name of the budget.",
+                )
             )
         ],
     )

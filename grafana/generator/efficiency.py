@@ -173,7 +173,7 @@ def _caching() -> list[Builder[models.Panel]]:
             10,
             9,
             sort="Input tokens",
-        ).no_value("no calls"),
+        ),
     ]
 
 
@@ -217,9 +217,9 @@ def _tiers() -> list[Builder[models.Panel]]:
             f"sort_desc({_if_other()})",
             f"{{{{{MODEL}}}}}",
             9,
+            below_zero=True,
         )
         .decimals(2)
-        .min(float("nan"))
         .color_scheme(by_threshold())
         .thresholds(steps((None, ORANGE), (0, GREEN)))
         .no_value("no price of that model here: only models that are called are in the list"),
@@ -309,7 +309,5 @@ def dashboard() -> dict[str, Any]:
                 f'label_values({_PRICE}{{{TIER}="standard"}}, {MODEL})',
                 "The model whose prices the tokens are counted at in the panel that begins with If.",
             )
-            .multi(False)
-            .include_all(False)
         ],
     )

@@ -106,7 +106,7 @@ def _prices() -> list[Builder[models.Panel]]:
             12,
             9,
             sort="Calls",
-        ).no_value("every call has its price"),
+        ),
         by_status(12),
         graph(
             "Age of the newest price, by job",

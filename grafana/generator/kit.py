@@ -192,15 +192,22 @@ def figures(
 
 
 def bars(
-    title: str, description: str, unit: str, expr: str, legend: str, width: int, height: int = 9
+    title: str,
+    description: str,
+    unit: str,
+    expr: str,
+    legend: str,
+    width: int,
+    height: int = 9,
+    *,
+    below_zero: bool = False,
 ) -> bargauge.Panel:
     """Numbers of the present side by side, the longest first."""
-    return (
+    panel = (
         bargauge.Panel()
         .title(title)
         .description(description)
         .unit(unit)
-        .min(0)
         .datasource(SOURCE)
         .with_target(query(expr, legend, instant=True))
         .reduce_options(last_value())
@@ -218,6 +225,7 @@ def bars(
         .height(height)
         .span(width)
     )
+    return panel if below_zero else panel.min(0)
 
 
 def spend_by(title: str, what: str, label: str, width: int = 6, height: int = 10) -> bargauge.Panel:
@@ -242,13 +250,23 @@ def graph(
     description: str,
     unit: str,
     width: int,
-    calcs: Sequence[str] = ("mean", "max", "lastNotNull"),
+    calcs: Sequence[str] = ("mean", "max"),
     *,
-    right: bool = False,
+    few: bool = False,
     height: int = 9,
 ) -> timeseries.Panel:
-    """Lines over time, with a table for a legend."""
-    placement = common_models.LegendPlacement.RIGHT if right else common_models.LegendPlacement.BOTTOM
+    """Lines over time. Their figures stand beside a wide graph, or below it where the lines are `few`."""
+    legend = common.VizLegendOptions().show_legend(True)
+    if width >= 12:
+        legend.display_mode(common_models.LegendDisplayMode.TABLE).calcs(list(calcs))
+        legend.placement(common_models.LegendPlacement.RIGHT)
+    elif few:
+        legend.display_mode(common_models.LegendDisplayMode.TABLE).calcs(list(calcs))
+        legend.placement(common_models.LegendPlacement.BOTTOM)
+    else:
+        # A table of three lines is all that fits below: names alone do, side by side.
+        legend.display_mode(common_models.LegendDisplayMode.LIST).calcs([])
+        legend.placement(common_models.LegendPlacement.BOTTOM)
     return (
         timeseries.Panel()
         .title(title)
@@ -260,13 +278,7 @@ def graph(
         .line_width(2)
         .fill_opacity(10)
         .show_points(common_models.VisibilityMode.NEVER)
-        .legend(
-            common.VizLegendOptions()
-            .show_legend(True)
-            .display_mode(common_models.LegendDisplayMode.TABLE)
-            .placement(placement)
-            .calcs(list(calcs))
-        )
+        .legend(legend)
         .tooltip(
             common.VizTooltipOptions()
             .mode(common_models.TooltipDisplayMode.MULTI)
@@ -318,8 +330,7 @@ def rows(
     sort: str | None = None,
 ) -> table.Panel:
     """A table whose rows are told apart by labels (`keys`: label -> heading), one query a column."""
-    one = len(cells) == 1
-    fields = {cell.name: "Value" if one else f"Value #{chr(ord('A') + number)}" for number, cell in enumerate(cells)}
+    fields = {cell.name: f"Value #{chr(ord('A') + number)}" for number, cell in enumerate(cells)}
     order = [*keys, *fields.values()]
     panel = (
         table.Panel()
@@ -342,10 +353,12 @@ def rows(
                 options={
                     "excludeByName": {"Time": True},
                     "indexByName": {field: number for number, field in enumerate(order)},
-                    "renameByName": {**keys, **{field: name for name, field in fields.items()}},
+                    # A single query's figures are called Value alone.
+                    "renameByName": {**keys, "Value": cells[0].name, **{field: name for name, field in fields.items()}},
                 },
             )
         )
+        .no_value("–")
         .height(height)
         .span(width)
     )
@@ -388,7 +401,13 @@ def variable(name: str, label: str, values: str, description: str) -> dashboard.
         .query({"query": values, "refId": f"variable-{name}"})
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(models.VariableSort.ALPHABETICAL_ASC)
-        .multi(True)
+    )
+
+
+def all_or_some(chosen: dashboard.QueryVariable) -> dashboard.QueryVariable:
+    """Lets several values be chosen, and all of them, which is the default."""
+    return (
+        chosen.multi(True)
         .include_all(True)
         # .* and not .+: a series without the label must not fall out of All, or money would.
         .all_value(".*")
@@ -396,18 +415,22 @@ def variable(name: str, label: str, values: str, description: str) -> dashboard.
     )
 
 
-_SERVICE: Final = variable(
-    "service",
-    "Service",
-    "label_values(target_info, service_name)",
-    "service.name of the application. It narrows the jobs to those of the service.",
+_SERVICE: Final = all_or_some(
+    variable(
+        "service",
+        "Service",
+        "label_values(target_info, service_name)",
+        "service.name of the application. It narrows the jobs to those of the service.",
+    )
 )
 # No value of its own for All: it is the list of the chosen service's jobs, those without target_info included.
-_JOB: Final = variable(
-    "job",
-    "Job",
-    'label_values({__name__=~"target_info|costspan_calls_total", service_name=~"$service"}, job)',
-    "The scrape job of the application.",
+_JOB: Final = all_or_some(
+    variable(
+        "job",
+        "Job",
+        'label_values({__name__=~"target_info|costspan_calls_total", service_name=~"$service"}, job)',
+        "The scrape job of the application.",
+    )
 ).all_value("")
 _BY_CALL: Final = (
     variable("provider", "Provider", f"label_values({CALLS}{{{JOB_FILTER}}}, {PROVIDER})", "Who was called."),
@@ -478,7 +501,9 @@ def page(
         .with_variable(_SERVICE)
         .with_variable(_JOB)
     )
-    for one in (*(_BY_CALL if by_call else ()), *more):
+    for one in _BY_CALL if by_call else ():
+        board.with_variable(all_or_some(one))
+    for one in more:
         board.with_variable(one)
     for row, panels in content:
         if row is not None:

@@ -95,7 +95,7 @@ def _comparison() -> list[Builder[models.Panel]]:
             24,
             11,
             sort="Cost",
-        ).no_value("no calls"),
+        ),
     ]
 
 
@@ -107,7 +107,7 @@ def _cost() -> list[Builder[models.Panel]]:
             f"What a call costs on average, by model; calls that have a cost. {RATE}",
             units.Dollars,
             12,
-            ["mean", "max", "lastNotNull"],
+            ["mean", "max"],
         )
         .decimals(4)
         .with_target(query(f"{rate_of_cost} / ({rate_of_calls} > 0)", _LEGEND))
@@ -119,7 +119,7 @@ def _cost() -> list[Builder[models.Panel]]:
             f"with caching, tiers and prices. {RATE}",
             units.Dollars,
             12,
-            ["mean", "max", "lastNotNull"],
+            ["mean", "max"],
         )
         .decimals(5)
         .with_target(query(f"1000 * {rate_of_cost} / ({per_second(_TOKENS, MODEL)} > 0)", _LEGEND))
@@ -214,7 +214,7 @@ def _prices() -> list[Builder[models.Panel]]:
             ],
             24,
             11,
-        ).no_value("no model in the price book has been called"),
+        ),
     ]
 
 

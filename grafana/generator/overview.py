@@ -128,7 +128,7 @@ def _top() -> list[Builder[models.Panel]]:
             f"({unpriced} or vector(0)) / ({with_usage} > 0)",
             4,
         )
-        .decimals(1)
+        .decimals(2)
         .color_scheme(by_threshold())
         .thresholds(steps((None, GREEN), (0.0001, ORANGE), (0.05, RED)))
         .no_value("no calls"),
@@ -191,7 +191,6 @@ def _spend() -> list[Builder[models.Panel]]:
                 f"The pace of spending at each moment, in USD per hour, by provider. {RATE}",
                 units.Dollars,
                 24,
-                right=True,
             )
         )
         .decimals(2)
@@ -222,7 +221,7 @@ def _spend() -> list[Builder[models.Panel]]:
                 f"midnight that ends its day. {EXACT}",
                 units.Dollars,
                 14,
-                ["mean", "max", "lastNotNull"],
+                ["mean", "max"],
             )
         )
         .time_from("30d")
@@ -322,6 +321,7 @@ def quantiles(title: str, description: str, histogram: str, width: int) -> times
             units.Seconds,
             width,
             ["mean", "lastNotNull"],
+            few=True,
         )
         .with_target(query(quantile(0.5, histogram), "p50", ref="A"))
         .with_target(query(quantile(0.95, histogram), "p95", ref="B"))
