@@ -111,13 +111,27 @@ def prometheus(name: str, folder: Path, port: int, *flags: str) -> Iterator[Prom
 @contextlib.contextmanager
 def collector(folder: Path, metrics: int) -> Iterator[None]:
     """The OpenTelemetry Collector with the exported configuration in `folder`; `metrics` is the port to scrape."""
-    config = folder / "collector" / "otelcol.yml"
     with running(
         "otelcol",
-        f"--config={config}",
+        f"--config={folder / 'collector' / 'otelcol.yml'}",
         # Its own metrics would want a port of their own.
         "--set=service.telemetry.metrics.level=none",
         ready=f"http://127.0.0.1:{metrics}/metrics",
         log=folder / "otelcol.log",
     ):
         yield
+
+
+@contextlib.contextmanager
+def alertmanager(folder: Path, port: int) -> Iterator[str]:
+    """The Alertmanager with the exported configuration in `folder`; gives its address."""
+    with running(
+        "alertmanager",
+        f"--config.file={folder / 'alertmanager' / 'alertmanager.yml'}",
+        f"--storage.path={folder / 'alerts'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+        ready=f"http://127.0.0.1:{port}/-/ready",
+        log=folder / "alertmanager.log",
+    ):
+        yield f"http://127.0.0.1:{port}"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import promql_parser
@@ -24,7 +22,6 @@ from tests.grafana.prometheus import binary
 from tests.grafana.servers import write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 CHOICES = [
@@ -252,35 +249,3 @@ def test_series_are_counted_not_guessed() -> None:
     assert small.total == 2 * sum(small.per_process.values()) + small.recorded
     larger = series(Fleet(models=4, teams=1, features=3, processes=2))
     assert larger.per_process["costspan.calls"] == 12
-
-
-# ---------------------------------------------------------------------- all of it at once
-
-
-class Receiver(HTTPServer):
-    """Where Alertmanager sends its alerts."""
-
-    def __init__(self) -> None:
-        self.alerts: list[dict[str, Any]] = []
-        received = self.alerts
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                received.extend(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["alerts"])
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
