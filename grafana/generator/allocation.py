@@ -33,7 +33,6 @@ from grafana.generator.kit import (
     rows,
     spend_by,
     spent,
-    spent_in_all,
     stacked,
     steps,
     top,
@@ -50,13 +49,13 @@ _BILLED: Final = f'{CALLS}{{{FILTER}, {STATUS}=~"priced|estimated|partial"}}'
 
 
 def _nobodys(label: str, what: str) -> Builder[models.Panel]:
-    none = spent_in_all(more=f', {label}=""')
+    none = spent("", more=f', {label}=""')
     return (
         figure(
             f"Without a {what}",
             f"Share of the spend over the time range that costspan.track({what}=...) named no {what} for. {EXACT}",
             units.PercentUnit,
-            f"({none} or vector(0)) / ({spent_in_all()} > 0)",
+            f"({none} or vector(0)) / ({spent('')} > 0)",
             4,
         )
         .decimals(1)
@@ -68,7 +67,7 @@ def _nobodys(label: str, what: str) -> Builder[models.Panel]:
 
 def _top() -> list[Builder[models.Panel]]:
     return [
-        figure("Spend", f"Over the time range. {EXACT}", units.Dollars, spent_in_all(), 4)
+        figure("Spend", f"Over the time range. {EXACT}", units.Dollars, spent(""), 4)
         .decimals(2)
         .no_value("nothing spent"),
         figure(
@@ -114,7 +113,7 @@ def _allocation() -> list[Builder[models.Panel]]:
                 Column(
                     "Share",
                     units.PercentUnit,
-                    named(f"({spent(by)}) / on () group_left () ({spent_in_all()} > 0)", TEAM, FEATURE, TASK),
+                    named(f"({spent(by)}) / on () group_left () ({spent('')} > 0)", TEAM, FEATURE, TASK),
                     1,
                 ),
                 Column("Calls", units.Short, named(gained(_BILLED, by), TEAM, FEATURE, TASK), 0),

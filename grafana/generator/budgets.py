@@ -169,19 +169,22 @@ def _course() -> list[Builder[models.Panel]]:
         .no_value("no budget configured"),
         graph(
             "Spent and limit",
-            f"Spent in the present period, and the limit, which may change. {LEDGER}",
+            f"Spent in each period, and dashed its limit, which may change. {LEDGER}",
             units.Dollars,
             12,
             ["lastNotNull"],
         )
         .decimals(2)
-        .with_target(query(_of("spent_USD"), f"{_LEGEND} spent", ref="A"))
+        .with_target(query(_of("spent_USD"), _LEGEND, ref="A"))
         .with_target(query(_of("limit_USD"), f"{_LEGEND} limit", ref="B"))
         .override_by_regexp(
             "/ limit$/",
             [
                 models.DynamicConfigValue(id_val="custom.lineStyle", value={"fill": "dash", "dash": [8, 8]}),
                 models.DynamicConfigValue(id_val="custom.fillOpacity", value=0),
+                models.DynamicConfigValue(
+                    id_val="custom.hideFrom", value={"legend": True, "tooltip": False, "viz": False}
+                ),
             ],
         )
         .no_value("no budget configured"),

@@ -46,8 +46,8 @@ UNPRICED: Final = "unknown_model|unknown_provider|partial|invalid_usage"
 """Statuses of calls whose cost is missing from the totals, in whole or in part."""
 
 EXACT: Final = (
-    "Added up minute by minute by the recording rules. Without the rules it is an estimate with increase(), "
-    "which misses what a process spent before it was first scraped."
+    "Added up minute by minute by the recording rules. Where they did not run all the time, it is an estimate with "
+    "increase(), which misses what a process spent before it was first scraped."
 )
 ESTIMATE: Final = "An estimate with increase(), which misses what happened before a process was first scraped."
 RATE: Final = "An estimate with rate()."
@@ -61,9 +61,9 @@ STATUS_COLORS: Final = {
     "estimated": "yellow",
     "partial": "orange",
     "no_usage": "text",
-    "unknown_model": "red",
-    "unknown_provider": "dark-red",
-    "invalid_usage": "purple",
+    "unknown_model": "purple",
+    "unknown_provider": "dark-purple",
+    "invalid_usage": "dark-orange",
 }
 USED: Final = ((None, GREEN), (0.75, YELLOW), (0.9, ORANGE), (1.0, RED))
 """Colours of a budget's used share."""
@@ -79,24 +79,29 @@ def query(expr: str, legend: str = "", *, ref: str = "A", instant: bool = False)
     return target.instant() if instant else target.range()
 
 
-def spent(by: str, window: str = "$__range", more: str = "") -> str:
-    """Spend over a window by labels: exact where the rules run, else an estimate."""
-    filters = f"{FILTER}{more}"
-    return (
-        f"sum by ({by}) (sum_over_time({DELTA}{{{filters}}}[{window}]))"
-        f" or sum by ({by}) (increase({COST}{{{filters}}}[{window}]))"
-    )
+def since_the_rules(window: str, ago: str = "") -> str:
+    """Matches where there were calls in the window before the recording rules ran: their sums would lack those."""
+    reported = f"count_over_time(group(costspan_price_book_age_seconds{{{JOB_FILTER}}})[{window}:10m]{ago})"
+    ran = f"count_over_time(costspan:rules:running[{window}:10m]{ago})"
+    return f"({reported} > 1.05 * {ran} + 1)"
 
 
-def spent_in_all(window: str = "$__range", more: str = "") -> str:
-    """Spend over a window: exact where the rules run, else an estimate."""
+def spent(by: str, window: str = "$__range", more: str = "", ago: str = "") -> str:
+    """Spend over a window by labels: exact where the rules ran all the time, else an estimate.
+
+    `ago` is how long ago the window ended, with its word: `offset 7d`.
+    """
     filters = f"{FILTER}{more}"
-    return f"(sum(sum_over_time({DELTA}{{{filters}}}[{window}])) or sum(increase({COST}{{{filters}}}[{window}])))"
+    grouped = f"sum by ({by})" if by else "sum"
+    added_up = f"{grouped} (sum_over_time({DELTA}{{{filters}}}[{window}]{ago}))"
+    estimated = f"{grouped} (increase({COST}{{{filters}}}[{window}]{ago}))"
+    return f"({added_up} unless on () {since_the_rules(window, ago)} or {estimated})"
 
 
 def to_date(record: str) -> str:
-    """What a rule has added up since a date, or what was gained in the range where there is no such rule."""
-    return f"(sum({record}{{{FILTER}}}) or sum(increase({COST}{{{FILTER}}}[$__range])))"
+    """What a rule has added up since a date, or what was gained in the range where it could not see all of it."""
+    estimated = f"sum(increase({COST}{{{FILTER}}}[$__range]))"
+    return f"(sum({record}{{{FILTER}}}) unless on () {since_the_rules('$__range')} or {estimated})"
 
 
 def named(expr: str, *labels: str) -> str:
@@ -291,7 +296,7 @@ def graph(
 
 def stacked(panel: timeseries.Panel) -> timeseries.Panel:
     return (
-        panel.fill_opacity(40).line_width(1).stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL))
+        panel.fill_opacity(60).line_width(0).stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL))
     )
 
 

@@ -75,7 +75,7 @@ def projected() -> str:
     pace = f"sum(sum_over_time(costspan:cost_USD:delta1m{{{FILTER}}}[7d])) / {_DAYS_OF_RULES}"
     rest = f"scalar(days_in_month() - {_DAYS_GONE})"
     by_the_counter = f"sum(increase({COST}{{{FILTER}}}[$__range])) * scalar(days_in_month()) * 86400 / $__range_s"
-    return f"(sum(costspan:cost_USD:month_to_date{{{FILTER}}}) + {pace} * {rest}) or {by_the_counter}"
+    return f"({to_date('costspan:cost_USD:month_to_date')} + {pace} * {rest}) or {by_the_counter}"
 
 
 def _to_date(title: str, since: str, description: str, record: str) -> stat.Panel:
@@ -182,7 +182,7 @@ def _top() -> list[Builder[models.Panel]]:
 
 def _spend() -> list[Builder[models.Panel]]:
     week = spent(MODEL, "7d")
-    before = week.replace("[7d]", "[7d] offset 7d")
+    before = spent(MODEL, "7d", ago=" offset 7d")
     change = f"(({week}) or 0 * ({before})) - (({before}) or 0 * ({week}))"
     return [
         stacked(
