@@ -1,6 +1,7 @@
 """An application with costspan, for the tests of the ways that metrics take: `python -m tests.grafana.application MODE`.
 
-steady: makes calls for some seconds, and its metrics leave on three ways at once: /metrics, OTLP by gRPC and by HTTP.
+steady: makes calls from one line of its standard input to the next, and its metrics leave on three ways at once:
+    /metrics, OTLP by gRPC and by HTTP.
 many: processes of one call each, one after the other; each sends its metrics by OTLP once and is gone.
 one: a real process of one call, set up by the environment and `costspan.init()` alone.
 """
@@ -19,6 +20,7 @@ from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExp
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HTTP
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.view import DropAggregation, View
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -48,6 +50,8 @@ CALLS: Final[Sequence[tuple[str | None, str | None, str, str, dict[str, Any], fl
     (None, None, "gcp.gemini", "gemini-2.5-flash", {INPUT: 1900, OUTPUT: 260, "costspan.stream.aborted": True}, 0.2),
     ("data", "nightly", "openai", "gpt-4.1", {INPUT: 900, OUTPUT: 60, "costspan.service_tier": "batch"}, None),
     ("data", "prototype", "openai", "gpt-7-preview", {INPUT: 1200, OUTPUT: 300}, None),
+    # More tokens of the prompt from the cache than there are.
+    ("data", "odd", "openai", "gpt-4.1", {INPUT: 90, OUTPUT: 60, READ: 100}, None),
     # Its budget has no room for one call.
     ("data", "experiment", "openai", "gpt-4.1", {INPUT: 1200, OUTPUT: 300}, None),
 )
@@ -62,7 +66,9 @@ def call(observer: CostObserver, number: int = 0) -> None:
         "gen_ai.request.model": model,
         "server.address": f"api.{provider}.test",
     }
-    token = context.attach(attributed(attributes_of(team=team, feature=feature, task="t1" if team else None))[0])
+    task, user = ("t1", "u1") if team else (None, None)
+    said = attributes_of(team=team, feature=feature, task=task, user=user, session=user)
+    token = context.attach(attributed(said)[0])
     try:
         decision = observer.before(request, lambda: 4000)
         if decision is None or decision.refuse is None:
@@ -81,19 +87,22 @@ def exporters(ways: dict[str, str]) -> list[MetricExporter]:
     return [GRPC(endpoint=ways["grpc"], insecure=True), HTTP(endpoint=ways["http"])]
 
 
-def steady(ways: dict[str, str], seconds: float) -> None:
+def steady(ways: dict[str, str]) -> None:
     """Says its port, and after the calls what they cost; ends with its standard input."""
+    from select import select
+
     from opentelemetry.exporter.prometheus import PrometheusMetricReader
     from prometheus_client import CollectorRegistry, start_http_server
 
     registry = CollectorRegistry()
-    pushed = [PeriodicExportingMetricReader(exporter, 500) for exporter in exporters(ways)]
+    pushed = [PeriodicExportingMetricReader(exporter, 1000) for exporter in exporters(ways)]
     meters = MeterProvider(
         [PrometheusMetricReader(registry=registry), *pushed], Resource.create({"service.name": "shop"})
     )
     costspan.init(
         tracer_provider=TracerProvider(),
         meter_provider=meters,
+        dimensions=["costspan.team", "costspan.feature", "costspan.task", "user.id", "session.id"],
         budgets=[
             costspan.Budget("company", Decimal(300), period="month"),
             costspan.Budget("search", Decimal(20), scope={"team": "search"}, period="day"),
@@ -102,25 +111,27 @@ def steady(ways: dict[str, str], seconds: float) -> None:
     )
     assert startup._processing is not None
     observer = startup._processing.observer
+    observer.failed("made up", ValueError("for the metric of internal errors"))
     server, _ = start_http_server(0, "127.0.0.1", registry)
     say(port=server.server_port)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    sys.stdin.readline()
+    while not select([sys.stdin], [], [], 0.25)[0]:
         for number in range(len(CALLS)):
             call(observer, number)
-        time.sleep(0.2)
+    sys.stdin.readline()
     meters.force_flush()
     say(spent=costspan.summary()["total"]["cost"])
     sys.stdin.read()
 
 
 def many(ways: dict[str, str], count: int) -> None:
-    """Says what the calls of all processes cost."""
+    """Says what the calls of all processes cost. They send that and no more, for 200 times everything is a lot."""
     sent, book, spent = exporters(ways), PriceBook.bundled(), 0
+    views = [View(instrument_name="costspan.cost"), View(instrument_name="*", aggregation=DropAggregation())]
     for _ in range(count):
         reader = InMemoryMetricReader()
         resource = Resource.create({"service.name": "batch", "service.instance.id": str(uuid.uuid4())})
-        meters = MeterProvider([reader], resource, shutdown_on_exit=False)
+        meters = MeterProvider([reader], resource, shutdown_on_exit=False, views=views)
         processing = Processing(TracerProvider(shutdown_on_exit=False), meters, book=book)
         call(processing.observer)
         spent += sum(sum(row.cost.values()) for row in processing.table.rows())
@@ -141,8 +152,8 @@ def one() -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["steady", to, seconds]:
-            steady(json.loads(to), float(seconds))
+        case ["steady", to]:
+            steady(json.loads(to))
         case ["many", to, count]:
             many(json.loads(to), int(count))
         case ["one"]:

@@ -40,8 +40,8 @@ def hurried(expr: str) -> str:
 
 
 def hurried_config(text: str) -> str:
-    """Rules or a configuration of Prometheus for that world."""
-    text = hurried(text)
+    """Rules or a configuration of Prometheus for that world. Rules without an interval are evaluated once a minute."""
+    text = hurried(text).replace("evaluation_interval: 15s", "evaluation_interval: 1m")
     return re.sub(
         rf"((?:interval|timeout|offset|for|keep_firing_for|group_wait): )({_DURATION})\b",
         lambda found: f"{found[1]}{max(seconds(found[2]) / FASTER * 1000, 1):.0f}ms",
