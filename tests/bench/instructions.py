@@ -1,7 +1,8 @@
 """Count the instructions of a Python statement with valgrind's callgrind.
 
 Wall time on a shared machine says little; the number of instructions is the same on a busy and on an idle one. The
-statement runs ``n`` and then ``2n`` times in two fresh interpreters, so that start-up, imports and setup cancel out.
+statement runs ``n`` and then ``2n`` times between three readings of the counter, so that what a reading costs cancels
+out. Start-up, imports and setup are not counted at all.
 
 As a program: ``python -m tests.bench.instructions 'd["a"]' --setup 'd = {"a": 1}'``.
 """
@@ -16,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -30,12 +30,23 @@ def _loop(_times):
     for _ in range(_times):
 {body}
 _loop({warm})
-import os, subprocess
+import os, shutil
+_control = shutil.which("callgrind_control")
+def _tell(order):
+    # A process, and nothing of Python's around it, so that each costs the same.
+    if _control is not None:
+        os.waitpid(os.posix_spawn(_control, [_control, order, str(os.getpid())], os.environ, file_actions=_quiet), 0)
+_quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
 # Until now valgrind has run the program ten times as fast. Where it does not run at all, there is nothing to switch.
-subprocess.run(["callgrind_control", "--instr=on", str(os.getpid())], capture_output=True)
+_tell("--instr=on")
 gc.collect()
 gc.disable()
+_loop({warm})
+_tell("--dump")
 _loop({times})
+_tell("--dump")
+_loop(2 * {times})
+_tell("--dump")
 os._exit(0)
 """
 
@@ -57,11 +68,24 @@ def instructions(
     A call of this function takes ten times as long as ``setup`` alone; an ``n`` of 1,000 is exact to a few of them.
     """
     with tempfile.TemporaryDirectory() as folder:
-        # Compiled once beforehand: a run that compiles modules and one that finds them compiled cannot be compared.
-        _run([program], Path(folder), stmt, setup, 1, env)
-        with ThreadPoolExecutor(2) as pool:
-            once, twice = pool.map(lambda times: _total(program, Path(folder), stmt, setup, times, env), (n, 2 * n))
+        path = Path(folder)
+        _compile(program, setup, tuple((env or {}).items()))
+        out = path / "callgrind"
+        valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"]
+        _run([*valgrind, program], path, stmt, setup, n, env)
+        _, once, twice = (_total(path / f"callgrind.{number}") for number in (1, 2, 3))
     return (twice - once) / n
+
+
+def _total(file: Path) -> int:
+    return max(map(int, re.findall(r"^(?:totals|summary): (\d+)", file.read_text(), re.MULTILINE)))
+
+
+@cache
+def _compile(program: str, setup: str, env: tuple[tuple[str, str], ...]) -> None:
+    """Run the setup alone: to compile its modules under valgrind would take ten times as long."""
+    with tempfile.TemporaryDirectory() as folder:
+        _run([program], Path(folder), "pass", setup, 1, dict(env))
 
 
 @cache
@@ -70,13 +94,6 @@ def _compiled() -> str:
     folder = tempfile.mkdtemp(prefix="costspan-compiled-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
-
-
-def _total(program: str, folder: Path, stmt: str, setup: str, times: int, env: dict[str, str] | None) -> int:
-    out = folder / f"callgrind.{times}"
-    valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"]
-    _run([*valgrind, program], folder, stmt, setup, times, env)
-    return max(map(int, re.findall(r"^(?:totals|summary): (\d+)", out.read_text(), re.MULTILINE)))
 
 
 def _run(command: list[str], folder: Path, stmt: str, setup: str, times: int, env: dict[str, str] | None) -> None:
