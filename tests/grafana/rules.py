@@ -1,7 +1,8 @@
-"""The shipped rule files, and what their recording rules make of a history."""
+"""The shipped rule files, what each rule needs, and what their recording rules make of a history."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,35 +11,79 @@ import yaml
 from tests.grafana.prometheus import History, load, serve
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tests.grafana.fleet import Story
 
 GRAFANA: Final = Path(__file__).parents[2] / "grafana"
 RECORDING: Final = GRAFANA / "prometheus" / "recording_rules.yml"
+THRESHOLDS: Final = GRAFANA / "prometheus" / "thresholds.yml"
 ALERTS: Final = GRAFANA / "prometheus" / "alerts.yml"
+FILES: Final = (RECORDING, THRESHOLDS, ALERTS)
+
+_RECORDED: Final = re.compile(r"costspan:\w[\w:]*")
 
 
-def rules(file: Path) -> list[dict[str, Any]]:
-    return [rule for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]]
+def groups(*files: Path) -> list[dict[str, Any]]:
+    return [group for file in files for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]]
 
 
-def record(data: Path, start: int, end: int) -> None:
-    """Evaluate the recording rules over the blocks in `data`, once a minute as Prometheus does, and add what they give.
+def rules(*files: Path) -> list[dict[str, Any]]:
+    return [rule for group in groups(*files) for rule in group["rules"]]
 
-    Rules see what the rules before them have recorded, so each is evaluated by a server of its own. What only the end
-    is asked of (today, the hour, the month) is evaluated for the last ten minutes alone.
+
+def read(text: str) -> set[str]:
+    """Recorded series that an expression or annotation reads, without those that only a user records."""
+    return {name for name in _RECORDED.findall(text) if not name.startswith("costspan:override:")}
+
+
+def needed(names: Iterable[str]) -> list[dict[str, Any]]:
+    """The groups with only the rules of these names (alerts or recorded series) and whatever they read, in order."""
+    wanted = {*names}
+    everything = rules(*FILES)
+    while True:
+        more = {
+            name
+            for rule in everything
+            if (rule.get("alert") or rule["record"]) in wanted
+            for name in read(rule["expr"] + str(rule.get("annotations", "")))
+        }
+        if more <= wanted:
+            break
+        wanted |= more
+    kept = []
+    for group in groups(*FILES):
+        chosen = [rule for rule in group["rules"] if (rule.get("alert") or rule["record"]) in wanted]
+        if chosen:
+            kept.append({**group, "rules": chosen})
+    return kept
+
+
+def record(data: Path, start: int, end: int, step: int = 60, names: Iterable[str] = ()) -> None:
+    """Evaluate recording rules over the blocks in `data`, once a `step`, and add what they give.
+
+    All rules, or those of `names` and what they read. Rules see what the rules before them have recorded, so those that
+    depend on each other are evaluated by one server after another.
     """
-    for rule in rules(RECORDING):
-        name, expr = rule["record"], rule["expr"]
-        if name == "costspan:rules:running":
-            continue
-        first = start if name == "costspan:cost_USD:delta1m" else end - 600
+    chosen = needed(names) if names else groups(RECORDING, THRESHOLDS)
+    waiting = [
+        rule for group in chosen for rule in group["rules"]
+        if "record" in rule and rule["record"] != "costspan:rules:running"
+    ]  # fmt: skip
+    while waiting:
+        names_waiting = {rule["record"] for rule in waiting}
+        ready = [rule for rule in waiting if not read(rule["expr"]) & names_waiting]
+        assert ready, names_waiting
         recorded = History()
         with serve(data) as prometheus:
-            for series in prometheus.range(expr, first, end):
-                labels = {key: value for key, value in series["metric"].items() if key != "__name__"}
-                for at, value in series["values"]:
-                    recorded.add(name, "unknown", name, labels, int(at), float(value))
-        load(recorded, data)
+            for rule in ready:
+                for series in prometheus.range(rule["expr"], start, end, step):
+                    labels = {key: value for key, value in series["metric"].items() if key != "__name__"}
+                    for at, value in series["values"]:
+                        recorded.add(rule["record"], "unknown", rule["record"], labels, int(at), float(value))
+        if recorded.names:
+            load(recorded, data)
+        waiting = [rule for rule in waiting if rule not in ready]
 
 
 def blocks(story: Story, minutes: int, data: Path) -> None:
