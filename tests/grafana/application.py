@@ -1,4 +1,4 @@
-"""An application with costspan, for the tests of the ways that metrics take: `python -m tests.grafana.application MODE`.
+"""An application with costspan, for the tests of the ways of metrics: `python -m tests.grafana.application MODE`.
 
 steady: makes calls from one line of its standard input to the next, and its metrics leave on three ways at once:
     /metrics, OTLP by gRPC and by HTTP.
@@ -16,8 +16,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GRPC
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HTTP
+from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as grpc
+from opentelemetry.exporter.otlp.proto.http import metric_exporter as http
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, PeriodicExportingMetricReader
 from opentelemetry.sdk.metrics.view import DropAggregation, View
@@ -84,7 +84,10 @@ def say(**facts: Any) -> None:
 
 
 def exporters(ways: dict[str, str]) -> list[MetricExporter]:
-    return [GRPC(endpoint=ways["grpc"], insecure=True), HTTP(endpoint=ways["http"])]
+    return [
+        grpc.OTLPMetricExporter(endpoint=ways["grpc"], insecure=True),
+        http.OTLPMetricExporter(endpoint=ways["http"]),
+    ]
 
 
 def steady(ways: dict[str, str]) -> None:

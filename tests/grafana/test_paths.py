@@ -94,9 +94,8 @@ def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
     return facts
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("ways")
+@contextlib.contextmanager
+def running_world(folder: Path) -> Iterator[World]:
     grpc, http, collected, alerts, *ports = free_ports(7)
     servers: dict[str, Prometheus] = {}
     with contextlib.ExitStack() as running:
@@ -204,8 +203,7 @@ def differing(rows: dict[str, dict[Series, float]], expr: str) -> str:
     return "\n  ".join(problems)
 
 
-@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
-def test_every_panel_finds_the_same_on_every_way(world: World, board: Board) -> None:
+def every_panel_finds_the_same_on_every_way(world: World, board: Board) -> None:
     problems = []
     for title, target in board.queries():
         expr, instant = asked(board, target["expr"]), bool(target.get("instant"))
@@ -214,10 +212,10 @@ def test_every_panel_finds_the_same_on_every_way(world: World, board: Board) -> 
             problems.append(f"{title}: {expr}\n  {difference}")
         elif not any(rows.values()) and not any(reason.search(target["expr"]) for reason in EMPTY.values()):
             problems.append(f"{title}: nothing anywhere: {target['expr']}")
-    assert not problems, "\n".join(problems)
+    assert not problems, f"{board.name}:\n" + "\n".join(problems)
 
 
-def test_metrics_and_labels(world: World) -> None:
+def metrics_and_labels(world: World) -> None:
     """All that dashboards and rules name is there on every way, under the service's name."""
     recorded = rule_names(shipped())
     wanted: dict[str, set[str]] = {}
@@ -230,10 +228,11 @@ def test_metrics_and_labels(world: World) -> None:
                 continue
             series = server.get("series", **{"match[]": name}, start=world.start - 10, end=world.end)
             assert {one["job"] for one in series if one.get("job") != "batch"} == {"shop"}, f"{name} on {way}"
-            assert labels <= {label for one in series for label in one}, f"{name} on {way}"
+            # Only where the SDK's own limit is passed.
+            assert labels - {"otel_metric_overflow"} <= {label for one in series for label in one}, f"{name} on {way}"
 
 
-def test_totals_are_equal_to_the_cent(world: World) -> None:
+def totals_are_equal_to_the_cent(world: World) -> None:
     for way, server in world.servers.items():
         counters = 'sum(last_over_time(costspan_cost_USD_total{job="shop"}[5m]))'
         assert server.value(counters, world.end) == pytest.approx(world.spent, abs=1e-9), way
@@ -244,7 +243,7 @@ def test_totals_are_equal_to_the_cent(world: World) -> None:
         assert len(processes) == 2, way
 
 
-def test_no_short_lived_process_is_lost(world: World) -> None:
+def no_short_lived_process_is_lost(world: World) -> None:
     """Each pushes what it has counted once and is gone; the sum of what the rules record is what all have spent."""
     for way in ("collector", "otlp"):
         server = world.servers[way]
@@ -260,7 +259,7 @@ def test_no_short_lived_process_is_lost(world: World) -> None:
         assert instances == SHORT + REAL[way]
 
 
-def test_an_alert_reaches_alertmanager(world: World) -> None:
+def an_alert_reaches_alertmanager(world: World) -> None:
     with urllib.request.urlopen(f"{world.alertmanager}/api/v2/alerts") as answer:
         alerts = json.load(answer)
     refused = [alert for alert in alerts if alert["labels"]["alertname"] == "CostSpanCallsRefused"]
@@ -268,9 +267,21 @@ def test_an_alert_reaches_alertmanager(world: World) -> None:
     assert all("runbook_url" in alert["annotations"] for alert in refused)
 
 
-def test_the_check_says_what_a_server_lacks(world: World) -> None:
+def the_check_says_what_a_server_lacks(world: World) -> None:
     """Rules and metrics are there; samples are kept as long as Prometheus does by itself, which is too short."""
     for server in world.servers.values():
         found = {finding.what: finding.status for finding in check(server.url)}
         assert (found["rules"], found["metrics"], found["series"]) == ("ok", "ok", "ok")
         assert found["retention"] == "fault"
+
+
+def test_three_ways_show_the_same(tmp_path: Path) -> None:
+    """One test, for the servers start once: tests that share them may run in several processes."""
+    with running_world(tmp_path) as world:
+        totals_are_equal_to_the_cent(world)
+        no_short_lived_process_is_lost(world)
+        metrics_and_labels(world)
+        for board in BOARDS:
+            every_panel_finds_the_same_on_every_way(world, board)
+        an_alert_reaches_alertmanager(world)
+        the_check_says_what_a_server_lacks(world)
