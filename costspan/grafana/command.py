@@ -149,7 +149,15 @@ def check(
         rows += [("recording rules", "", f"{estimate.recorded:,}"), ("in all", "", f"{estimate.total:,}")]
         show([table(("series", "a process", f"{processes} processes"), rows), ""])
         if findings:
-            show([table(("need", "status", "found", "advice"), [_row(finding) for finding in findings], left=(0, 1, 2, 3))])
+            show(
+                [
+                    table(
+                        ("need", "status", "found", "advice"),
+                        [_row(finding) for finding in findings],
+                        left=(0, 1, 2, 3),
+                    )
+                ]
+            )
     raise typer.Exit(1 if any(finding.status == "fault" for finding in findings) else 0)
 
 

@@ -251,6 +251,7 @@ def exported(choice: Choice) -> dict[str, str]:
     for path, text in rules.items():
         out[path] = _relabelled_yaml(text, choice.job_label)
     alertmanager = next((text for text in texts.values() if re.search(r"^route:", text, re.MULTILINE)), _ALERTMANAGER)
+    alertmanager = alertmanager.replace("https://grafana.example.com", "http://localhost:3000")
     out["alertmanager/alertmanager.yml"] = _relabelled_yaml(alertmanager, choice.job_label)
     out["prometheus/prometheus.yml"] = _prometheus(choice, sorted(Path(path).name for path in rules))
     if choice.metrics == "collector":

@@ -11,7 +11,7 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 from costspan.grafana.export import queries, recording_rules, retention_seconds, rule_names, shipped
 from costspan.grafana.promql import seconds
@@ -29,6 +29,13 @@ _ASKED_SECONDS: Final = 30
 
 class CheckError(Exception):
     """The server could not be asked; the text says what to do."""
+
+
+class Server(Protocol):
+    """What answers as the HTTP API of Prometheus does."""
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """The data of an answer; None where this server has no such page."""
 
 
 class Finding(NamedTuple):
@@ -158,16 +165,17 @@ def _recorded(fleet: Fleet, features: int) -> int:
 
 def check(url: str) -> list[Finding]:
     """Hold a Prometheus to what the shipped dashboards and rules need. Raises `CheckError` if it cannot be asked."""
-    server, texts = _Server(url), shipped()
+    server, texts = _Http(url), shipped()
     return [
-        _retention(server, texts),
+        retention(server, texts),
         *_rules(server, texts),
         _metrics(server, texts),
         _series(server),
     ]
 
 
-def _retention(server: _Server, texts: Mapping[str, str]) -> Finding:
+def retention(server: Server, texts: Mapping[str, str]) -> Finding:
+    """Whether a server keeps samples long enough."""
     needed = retention_seconds(list(queries(texts)))
     place = longest(texts)[0][0]
     said = (server.get("status/runtimeinfo") or {}).get("storageRetention")
@@ -188,7 +196,7 @@ def _retention(server: _Server, texts: Mapping[str, str]) -> Finding:
     return Finding("retention", "ok", f"{said}, of which {_days(needed)} are needed", "")
 
 
-def _rules(server: _Server, texts: Mapping[str, str]) -> list[Finding]:
+def _rules(server: Server, texts: Mapping[str, str]) -> list[Finding]:
     answer = server.get("rules")
     if answer is None:
         return [Finding("rules", "unknown", "the server does not say", "")]
@@ -206,7 +214,7 @@ def _rules(server: _Server, texts: Mapping[str, str]) -> list[Finding]:
     return findings
 
 
-def _metrics(server: _Server, texts: Mapping[str, str]) -> Finding:
+def _metrics(server: Server, texts: Mapping[str, str]) -> Finding:
     named = {
         re.sub(r"_(?:bucket|sum|count)$", "", name) for query in queries(texts) for name in _METRIC.findall(query.expr)
     }
@@ -229,15 +237,15 @@ def _metrics(server: _Server, texts: Mapping[str, str]) -> Finding:
     return Finding("metrics", "ok", found, f"Not yet: {_some(missing)}." if missing else "")
 
 
-def _series(server: _Server) -> Finding:
+def _series(server: Server) -> Finding:
     answer = server.get("query", query='count({__name__=~"(costspan|gen_ai_client)[_:].+"})')
     head = ((server.get("status/tsdb") or {}).get("headStats") or {}).get("numSeries")
     ours = int(float(answer["result"][0]["value"][1])) if answer and answer["result"] else 0
     return Finding("series", "ok", f"{ours:,} now" + (f", of {head:,} in its head" if head is not None else ""), "")
 
 
-class _Server:
-    """The HTTP API of a Prometheus, or of what speaks like one."""
+class _Http:
+    """A server by its address."""
 
     def __init__(self, url: str) -> None:
         parts = urllib.parse.urlsplit(url)

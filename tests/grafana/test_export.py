@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from costspan.cli import app
 from costspan.grafana.export import Choice, ExportError, exported, queries, shipped
-from costspan.grafana.needs import Fleet, series
+from costspan.grafana.needs import Fleet, retention, series
 from costspan.grafana.promql import lookback, renamed, renamed_in_template, seconds
 from tests.grafana.dashboards import MACROS
 from tests.grafana.prometheus import binary
-from tests.grafana.servers import write
+from tests.grafana.servers import free_ports, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -240,6 +240,45 @@ def test_how_far_queries_look_back() -> None:
         assert lookback(own, {"__range": 86400}) == looks_back(promql_parser.parse(expr)), query
     assert lookback("x offset -1h") < 0.1
     assert lookback("(rate(x[5m] offset 1h) > 1)[1d:1m] offset 1w") == seconds("1w1d1h5m")
+
+
+def test_the_check_of_what_is_no_prometheus_says_so() -> None:
+    def check(url: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["grafana", "check", url])
+        return done.exit_code, done.output
+
+    (port,) = free_ports(1)
+    status, output = check(f"http://127.0.0.1:{port}")
+    assert (status, "cannot be reached" in output) == (2, True)
+    assert check("localhost:9090") == (
+        2,
+        "costspan grafana check: 'localhost:9090' is no address of a Prometheus: give one such as "
+        "http://localhost:9090\n",
+    )
+
+
+def test_the_check_without_a_server_is_about_needs_alone() -> None:
+    done = CliRunner().invoke(app, ["grafana", "check", "--json", "--models", "2", "--processes", "3"])
+    needs = json.loads(done.output)
+    assert done.exit_code == 0
+    assert needs["findings"] == []
+    assert needs["retention_days"] > max(one["seconds"] for one in needs["look_back"]) / 86400
+    assert needs["series"]["total"] == 3 * sum(needs["series"]["per_process"].values()) + needs["series"]["recorded"]
+    flags = yaml.safe_load(exported(Choice())["compose.yaml"])["services"]["prometheus"]["command"]
+    assert f"--storage.tsdb.retention.time={needs['retention_days']}d" in flags
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [("15d", "fault"), ("40d", "ok"), ("1y", "ok"), ("40d or 10GiB", "warning"), ("10GiB", "warning"), ("", "fault")],
+)
+def test_the_retention_of_a_server_is_read(said: str, status: str) -> None:
+    class Said:
+        def get(self, path: str, **_: str) -> Any:
+            assert path == "status/runtimeinfo"
+            return {"storageRetention": said}
+
+    assert retention(Said(), shipped()).status == status
 
 
 def test_series_are_counted_not_guessed() -> None:
