@@ -140,18 +140,54 @@ def demo(
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the last picture there, as SVG.")] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Keep /metrics for Prometheus until Ctrl-C.")] = False,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port of --serve.")] = 9464,
+    days: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=62, help="Instead: so many days of a simulated fleet, in a Prometheus.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the data of that Prometheus there.", show_default=False)
+    ] = None,
 ) -> None:
-    """Watch a conversation cost money.
+    """Watch a conversation cost money; or see the dashboards full.
 
     Three real SDKs talk to a provider on this machine: no account and no network are needed.
+
+    --days makes history: the calls of a small company, priced as they would have been, as Prometheus would have scraped
+    them, with the recording rules. With --serve a Prometheus shows it, rules and alerts loaded, and the fleet goes on.
     """
     from costspan.demo import DemoError
     from costspan.demo import run as play
 
+    if days is not None:
+        others = [name for name, given in (("--fast", fast), ("--json", json), ("--svg", svg)) if given]
+        _month(days, serve, port, out, others)
+        return
+    if out is not None:
+        _fail("costspan demo: --out is where the data of --days go: give both", 2)
     try:
         play(fast=fast or None, as_json=json, svg=svg, serve=serve, port=port)
     except DemoError as error:
         _fail(f"costspan demo: {error}", 1)
+
+
+def _month(days: int, serve: bool, port: int, out: Path | None, others: list[str]) -> None:
+    from rich.console import Console
+
+    from costspan.demo.live import kept, run
+    from costspan.demo.month import MonthError
+
+    if others:
+        _fail(f"costspan demo: {others[0]} is for the conversation and says nothing of --days", 2)
+    if not serve and out is None:
+        _fail("costspan demo: --days needs --serve, to look at it, or --out DIR, to keep it", 2)
+    try:
+        run(days, serve=serve, out=out, port=port, console=Console())
+    except MonthError as error:
+        _fail(f"costspan demo: {error}", 1)
+    if out is not None:
+        print(f"Open it: {kept(out)}")
 
 
 @app.command()

@@ -29,7 +29,7 @@ from costspan_processor.budgets.memory import MemoryStore
 from costspan_processor.budgets.periods import period_at
 from costspan_processor.metrics import GENERATION_ATTRIBUTE
 
-from .recorder import History, Recorder
+from .recorder import Group, History, Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -153,7 +153,8 @@ REPORT: Final = Kind(
     "anthropic", "claude-sonnet-4-6", 0, 9000, 1100, "operations", "reports", "nightly", failing=0.0, seconds=14
 )
 """What each of the processes does that make one call and end."""
-REPORT_JOB: Final = "reports"
+REPORTING: Final = "research"
+"""Their job."""
 
 
 class Call(NamedTuple):
@@ -389,13 +390,13 @@ class Process:
     ) -> None:
         self.job = job
         self.instance = instance
-        self._clock = clock
         self._processing = Processing(
             TracerProvider(resource=Resource(dict(resource)), shutdown_on_exit=False),
             meters,
             book=book,
             # The calendar of the budgets follows the simulated time.
             guard=lambda of, failed: Guard(budgets, book, store, resource=of, clock=clock, failed=failed),
+            clock=clock,
         )
         self._contexts: dict[tuple[str | None, ...], Any] = {}
 
@@ -520,6 +521,7 @@ class Fleet:
         self.budgets: Final = budgets(story, self.book)
         self._store = _Store(self.clock)
         self._live: dict[tuple[str, int], _Live] = {}
+        self._shown: set[Group] = set()
         self._gone: Spent = Counter()
         self._gone_calls = 0
         self.one_call_processes = 0
@@ -570,24 +572,26 @@ class Fleet:
     def scrape(self) -> None:
         """Keep what all processes show now."""
         now = int(self.clock.now)
-        for live in self._live.values():
-            live.recorder.scrape(now)
+        shown = {group for live in self._live.values() for group in live.recorder.scrape(now)}
         while self._reports and self._reports[0] < now:
-            self._report(self._reports.pop(0), now)
+            shown.update(self._report(self._reports.pop(0), now))
+        for group in self._shown - shown:
+            group.end(now)
+        self._shown = shown
         if now % DAY == 0:
             self._note(now)
 
-    def _report(self, at: float, now: int) -> None:
+    def _report(self, at: float, now: int) -> list[Group]:
         """A process that makes one call, is scraped once and ends."""
         number = self.one_call_processes
         self.one_call_processes += 1
-        live = self._made(REPORT_JOB, f"report-{number:03}:9464")
+        live = self._made(REPORTING, f"report-{number:03}:9464")
         self.clock.now = at
         live.process.call(_drawn(_dice(f"{self.story.seed}/report/{number}"), REPORT, at, 0))
         self.clock.now = now
-        live.recorder.scrape(now)
         self._gone += live.process.spent()
         self._gone_calls += live.process.calls()
+        return live.recorder.scrape(now)
 
     def _note(self, at: int) -> None:
         self.midnights[at] = self.spent()

@@ -23,11 +23,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from costspan.grafana.export import _yaml_parts as yaml_parts
+from costspan.grafana.export import rule_files
+from costspan.grafana.promql import seconds
+
 from .fleet import DAY, HOUR
 from .recorder import History
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -276,32 +280,26 @@ class Rule(NamedTuple):
 
     name: str
     expr: str
-    interval: int
+    interval: float
     """Seconds."""
-    labels: dict[str, str]
 
 
-def rules(files: Sequence[Path]) -> list[Rule]:
-    """The recording rules of files, in their order."""
-    import yaml
-
-    return [
-        Rule(rule["record"], rule["expr"], seconds(group.get("interval", "1m")), rule.get("labels", {}))
-        for file in files
-        for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]
-        for rule in group["rules"]
-        if "record" in rule
-    ]
-
-
-def seconds(duration: str) -> int:
-    """Of a duration as Prometheus writes it.
-
-    >>> seconds("1h30m"), seconds("7d")
-    (5400, 604800)
-    """
-    units = {"s": 1, "m": 60, "h": HOUR, "d": DAY, "w": 7 * DAY, "y": 365 * DAY}
-    return sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)([smhdwy])", duration))
+def rules(texts: Mapping[str, str]) -> list[Rule]:
+    """The recording rules of files as they ship, text by path, in their order."""
+    found = []
+    for text in rule_files(texts).values():
+        name, interval = None, 60.0
+        for is_expr, part in yaml_parts(text):
+            if is_expr:
+                if name is not None:
+                    found.append(Rule(name, part, interval))
+                continue
+            for key, value in re.findall(r"^[ -]*(- name|interval|record|alert): *(\S+)", part, re.MULTILINE):
+                if key == "interval":
+                    interval = seconds(value)
+                else:
+                    name = value if key == "record" else None
+    return found
 
 
 def record(prometheus: Prometheus, part: Part, wanted: Sequence[Rule]) -> int:
@@ -335,7 +333,7 @@ def _moments_of(rule: Rule, part: Part, constant: set[str]) -> Part | None:
     if part.step > 60 and any(length < part.step for length in ranges):
         # So short a range holds nothing there, or more than its own time.
         return None
-    step = max(part.states, rule.interval // 60 * 60)
+    step = max(part.states, int(rule.interval) // 60 * 60)
     moments = Part(-(-part.start // step) * step, part.end, step)
     return moments if moments.start < moments.end else None
 
@@ -345,7 +343,7 @@ def _recorded(prometheus: Prometheus, moments: Part, rule: Rule) -> Iterator[Ser
     family = history.family(rule.name, "unknown")
     for found in prometheus.range(rule.expr, moments):
         labels = {key: value for key, value in found["metric"].items() if key != "__name__"}
-        group = history.group(family, {**labels, **rule.labels})
+        group = history.group(family, labels)
         for at, value in found["values"]:
             if value != "NaN":
                 group.add(int(at), float(value))

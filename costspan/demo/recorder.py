@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from array import array
 from bisect import bisect_left
 from itertools import accumulate
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from opentelemetry import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.metrics import CallbackT
@@ -30,6 +31,10 @@ _PER: Final = {"s": "second", "m": "minute", "h": "hour", "d": "day"}
 # What the SDK takes where an instrument advises nothing.
 _BOUNDS: Final = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0, 10000.0)
 _SCRAPE: Final = metrics.CallbackOptions()
+
+
+STALE: Final[float] = struct.unpack("<d", (0x7FF0000000000002).to_bytes(8, "little"))[0]
+"""The value by which Prometheus notes that a series has ended: a NaN like no other."""
 
 
 class Series(NamedTuple):
@@ -49,13 +54,10 @@ class Group:
     not changed since the last scrape costs one append.
     """
 
-    __slots__ = ("heads", "keys", "rows", "times")
+    __slots__ = ("keys", "rows", "times")
 
     def __init__(self, keys: Sequence[tuple[str, Labels]]) -> None:
         self.keys: Final = tuple(keys)
-        self.heads: Final = tuple(
-            f"{name}{{{','.join(f'{label}={_quoted(value)}' for label, value in labels)}}} " for name, labels in keys
-        )
         self.times: Final = array("q")
         self.rows: Final[list[Any]] = []
 
@@ -64,18 +66,23 @@ class Group:
         self.times.append(at)
         self.rows.append(row)
 
-    def lines(self, row: Any) -> list[str]:
-        """The lines of the text format for these values."""
-        return [f"{head}{value!r}" for head, value in zip(self.heads, self._values(row), strict=True)]
+    def end(self, at: int) -> None:
+        """Mark that a scrape at `at` has not found the series any more, as Prometheus does."""
+        self.add(at, STALE if len(self.keys) == 1 else (STALE,) * len(self.keys))
+
+    def lines(self, row: Any, without: Collection[str]) -> list[str]:
+        """The lines of the text format for these values, without the labels that a scrape adds."""
+        values = (row,) if len(self.keys) == 1 else row
+        return [
+            f"{name}{{{','.join(f'{label}={_quoted(text)}' for label, text in labels if label not in without)}}} {value!r}"
+            for (name, labels), value in zip(self.keys, values, strict=True)
+        ]
 
     def series(self) -> list[Series]:
         """The series, with their samples."""
         times, single = self.times[:], len(self.keys) == 1
         columns = [self.rows[:]] if single else list(zip(*self.rows, strict=True)) or [()] * len(self.keys)
         return [Series(*key, times, values) for key, values in zip(self.keys, columns, strict=True)]
-
-    def _values(self, row: Any) -> tuple[float, ...]:
-        return row if len(self.keys) > 1 else (row,)
 
 
 class Family(NamedTuple):
@@ -166,24 +173,27 @@ class Recorder(metrics.MeterProvider):
         }
         return _Meter(self, name, version, schema_url, scope)
 
-    def scrape(self, at: int) -> None:
-        """Keep what the process shows now as of `at` (unix seconds)."""
+    def scrape(self, at: int) -> list[Group]:
+        """Keep what the process shows now as of `at` (unix seconds); returns which series that are."""
         self._info.add(at, 1.0)
+        shown = [self._info]
         for instrument in self.instruments:
             for group, row in instrument.read():
                 group.times.append(at)
                 group.rows.append(row)
+                shown.append(group)
+        return shown
 
     def exposition(self) -> str:
         """What the process shows now, in the text format of Prometheus."""
-        lines = ["# TYPE target_info gauge", *self._info.lines(1.0)]
+        lines = ["# TYPE target_info gauge", *self._info.lines(1.0, self.target)]
         for instrument in self.instruments:
             family = instrument.family
             # In this format a counter's family has the name of its samples.
             name = family.name + ("_total" if family.kind == "counter" else "")
             lines += [f"# HELP {name} {family.description}", f"# TYPE {name} {family.kind}"]
             for group, row in instrument.read():
-                lines += group.lines(row)
+                lines += group.lines(row, self.target)
         return "\n".join(lines) + "\n"
 
 

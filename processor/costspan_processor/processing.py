@@ -60,6 +60,7 @@ class Processing:
     of `budgets`, with accounts in memory.
 
     `before_collection` is called when metrics are about to be collected, so that what waits elsewhere is counted first.
+    `clock` gives the unix seconds of whose prices and ages the gauges tell.
 
     `start()` adds the span processor to the tracer provider (by default the global one) and the instruments to the
     meter provider; `observer` is what the instrumentation's engine is given. The providers stay their owner's: nothing
@@ -78,6 +79,7 @@ class Processing:
         version: str | None = None,
         before_collection: Callable[[], None] | None = None,
         counted: Callable[[object], bool] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.tracer_provider: Final = tracer_provider or trace.get_tracer_provider()
         self.meter_provider: Final = meter_provider or metrics.get_meter_provider()
@@ -85,6 +87,7 @@ class Processing:
         self.book: Final = book or PriceBook.bundled()
         self._version = version
         self._before_collection = before_collection
+        self._clock = clock
         self._lock = threading.Lock()
         self._running = False
         self._unwatch: Callable[[], None] = lambda: None
@@ -154,7 +157,7 @@ class Processing:
         )
         table.meter.create_observable_gauge(
             "costspan.price",
-            [table.observe(_Prices(self.book, table).observations)],
+            [table.observe(_Prices(self.book, table, self._clock).observations)],
             "USD",
             "List price per million tokens of the models in use, for short prompts, by service tier",
         )
@@ -162,7 +165,7 @@ class Processing:
         return table
 
     def _book_age(self) -> list[Observation]:
-        return [Observation(max(0.0, time.time() - self.book.dated))]
+        return [Observation(max(0.0, self._clock() - self.book.dated))]
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
@@ -182,14 +185,15 @@ class _Prices:
     }  # fmt: skip
     _MODELS_AT_MOST: Final = 100
 
-    def __init__(self, book: PriceBook, table: Table) -> None:
+    def __init__(self, book: PriceBook, table: Table, clock: Callable[[], float]) -> None:
         self._book = book
         self._table = table
+        self._clock = clock
         self._hour = 0
         self._known: dict[tuple[str, str], list[Observation]] = {}
 
     def observations(self) -> list[Observation]:
-        now = time.time()
+        now = self._clock()
         if int(now // 3600) != self._hour:
             self._hour = int(now // 3600)
             self._known.clear()
