@@ -183,7 +183,25 @@ def send(environ: Mapping[str, str]) -> tuple[dict[str, dict[str, Any]], list[Pr
                 "Set OTEL_METRICS_EXPORTER too, to otlp or prometheus; to none if that is meant.",
             )
         )
+    problems += _shared_id(facts, environ)
     return facts, [*problems, *_unanswered(facts)]
+
+
+def _shared_id(facts: Mapping[str, Mapping[str, Any]], environ: Mapping[str, str]) -> Iterator[Problem]:
+    """Processes that push are told apart by this attribute alone; the SDK draws one at random for each."""
+    if not any(exporter["name"].startswith("otlp") for exporter in facts["metrics"]["exporters"]):
+        return
+    for pair in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+        key, _, value = pair.partition("=")
+        if key.strip() == "service.instance.id" and value.strip():
+            yield Problem(
+                "warning",
+                "metrics",
+                f"service.instance.id is {value.strip()} for every process with this environment",
+                "Counters of two processes that have the same become one series, and their totals are wrong.",
+                "Leave it out of OTEL_RESOURCE_ATTRIBUTES, for the SDK draws one for each process; or have one process "
+                "for each value.",
+            )
 
 
 def _unanswered(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:

@@ -398,6 +398,21 @@ def test_spans_without_metrics() -> None:
 
 
 @pytest.mark.parametrize(
+    ("exporter", "attributes", "warned"),
+    [
+        ("otlp", "team=a, service.instance.id=pod-1", True),
+        ("otlp", "service.instance.id=,service.name=a", False),
+        ("prometheus", "service.instance.id=pod-1", False),
+        ("console", "service.instance.id=pod-1", False),
+    ],
+)
+def test_processes_that_push_under_one_id(exporter: str, attributes: str, warned: bool) -> None:
+    found = telemetry.send({"OTEL_METRICS_EXPORTER": exporter, "OTEL_RESOURCE_ATTRIBUTES": attributes})[1]
+    said = [problem for problem in found if problem.what.startswith("service.instance.id is pod-1")]
+    assert [problem.level for problem in said] == (["warning"] if warned else [])
+
+
+@pytest.mark.parametrize(
     ("variables", "level", "what", "remedy"),
     [
         ({"_ENDPOINT": "localhost:1"}, "fault", "http:// is missing", "Set OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:1"),
