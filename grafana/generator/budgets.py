@@ -44,6 +44,7 @@ UID: Final = "costspan-budgets"
 
 _FILTER: Final = f'{JOB_FILTER}, {BUDGET}=~"$budget"'
 _LEGEND: Final = f"{{{{{BUDGET}}}}} · {{{{{PERIOD}}}}}"
+_NAME: Final = f"{{{{{BUDGET}}}}}"
 _PACE: Final = "6h"
 
 DECISIONS: Final = {
@@ -58,6 +59,11 @@ DECISIONS: Final = {
 def _of(gauge: str) -> str:
     """A gauge of the ledger, which every process that shares the budget reports."""
     return f"max by ({BY_BUDGET}) (costspan_budget_{gauge}{{{_FILTER}}})"
+
+
+def _over_time(gauge: str) -> str:
+    """The same for a graph: one line a budget, whichever its period was."""
+    return f"max by ({BUDGET}) (costspan_budget_{gauge}{{{_FILTER}}})"
 
 
 def _pace() -> str:
@@ -144,12 +150,12 @@ def _course() -> list[Builder[models.Panel]]:
     return [
         graph(
             "Used share",
-            f"Spent share of each budget; a line for each period. {LEDGER}",
+            f"Spent share of each budget; a calendar budget begins anew with each period. {LEDGER}",
             units.PercentUnit,
             12,
             ["max", "lastNotNull"],
         )
-        .with_target(query(_of("utilization_ratio"), _LEGEND))
+        .with_target(query(_over_time("utilization_ratio"), _NAME))
         .thresholds(steps((None, "transparent"), (1, RED)))
         .no_value("no budget configured"),
         graph(
@@ -163,7 +169,7 @@ def _course() -> list[Builder[models.Panel]]:
         .with_target(
             query(
                 f"clamp_min(max by ({BY_BUDGET}) (deriv(costspan_budget_spent_USD{{{_FILTER}}}[1h])), 0) * 3600",
-                _LEGEND,
+                _NAME,
             )
         )
         .no_value("no budget configured"),
@@ -175,8 +181,8 @@ def _course() -> list[Builder[models.Panel]]:
             ["lastNotNull"],
         )
         .decimals(2)
-        .with_target(query(_of("spent_USD"), _LEGEND, ref="A"))
-        .with_target(query(_of("limit_USD"), f"{_LEGEND} limit", ref="B"))
+        .with_target(query(_over_time("spent_USD"), _NAME, ref="A"))
+        .with_target(query(_over_time("limit_USD"), f"{_NAME} limit", ref="B"))
         .override_by_regexp(
             "/ limit$/",
             [
@@ -197,7 +203,7 @@ def _course() -> list[Builder[models.Panel]]:
             12,
             ["max", "lastNotNull"],
         )
-        .with_target(query(_of("held_USD"), _LEGEND))
+        .with_target(query(_over_time("held_USD"), _NAME))
         .no_value("no budget configured"),
     ]
 
