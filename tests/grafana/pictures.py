@@ -1,0 +1,73 @@
+"""Draw every dashboard over a month of the simulated fleet, for docs/img: `python -m tests.grafana.pictures DRAW`.
+
+DRAW is a program that is called with a dashboard's JSON, a Prometheus' URL, a file for the PNG, its width and height in
+pixels, and `theme=dark&to=TIME` (unix seconds). Prometheus and promtool must be on the PATH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from costspan.demo import month
+from costspan.demo.fleet import DAY, Fleet, Story
+from tests.grafana.dashboards import BOARDS, Board
+from tests.grafana.rules import GRAFANA
+
+IMAGES: Final = Path(__file__).parents[2] / "docs" / "img"
+WIDTH: Final = 1620
+_ROW: Final = 38
+_HEAD: Final = 80
+
+CHOSEN: Final = {"whatif": "gpt-5.4-mini"}
+"""Values of variables that have no All."""
+
+
+def month_long(board: Board) -> str:
+    """The dashboard as JSON, over thirty days."""
+    document = json.loads(json.dumps(board.document))
+    document["time"]["from"] = "now-30d"
+    text = json.dumps(document)
+    for name, value in CHOSEN.items():
+        text = text.replace(f"${name}", value)
+    return text
+
+
+def height(board: Board) -> int:
+    """Pixels."""
+    rows: int = max(entry["gridPos"]["y"] + entry["gridPos"]["h"] for entry in board.document["panels"])
+    return _HEAD + rows * _ROW
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.grafana.pictures", description=__doc__)
+    parser.add_argument("draw", metavar="DRAW", help="the program that draws a dashboard")
+    parser.add_argument("--theme", choices=("dark", "light"), default="dark")
+    parser.add_argument("--into", type=Path, default=IMAGES, metavar="DIR")
+    arguments = parser.parse_args()
+    end = int(time.time()) // 60 * 60
+    fleet = Fleet(Story(end - 30 * DAY, end))
+    files = {file.name: file.read_text(encoding="utf-8") for file in sorted((GRAFANA / "prometheus").glob("*.yml"))}
+    with tempfile.TemporaryDirectory() as folder, month.Prometheus(Path(folder) / "data") as prometheus:
+        month.make(fleet, month.grid(fleet.story.start, end), prometheus, month.rules(files), _progress)
+        for board in BOARDS:
+            dashboard = Path(folder) / f"{board.name}.json"
+            dashboard.write_text(month_long(board), encoding="utf-8")
+            picture = arguments.into / f"{board.name}.png"
+            size = (str(WIDTH), str(height(board)))
+            asked = f"theme={arguments.theme}&to={end}"
+            subprocess.run([arguments.draw, str(dashboard), prometheus.url, str(picture), *size, asked], check=True)
+            print(picture)
+
+
+def _progress(share: float) -> None:
+    print(f"\r{share:4.0%} of the month", end="\n" if share >= 1 else "", flush=True)
+
+
+if __name__ == "__main__":
+    main()
