@@ -4,11 +4,13 @@ steady: makes calls from one line of its standard input to the next, and its met
     /metrics, OTLP by gRPC and by HTTP.
 many: processes of one call each, one after the other; each sends its metrics by OTLP once and is gone.
 one: a real process of one call, set up by the environment and `costspan.init()` alone.
+forks: two of them, forked from one that is set up so.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import uuid
@@ -153,6 +155,23 @@ def one() -> None:
     say(spent=costspan.summary()["total"]["cost"])
 
 
+def forks() -> None:
+    """Two workers that are forked after the start say what their calls cost; the one that forked them makes none."""
+    costspan.init()
+    workers = []
+    for _ in range(2):
+        worker = os.fork()
+        if worker == 0:
+            assert startup._processing is not None
+            call(startup._processing.observer)
+            costspan.flush()
+            say(spent=costspan.summary()["total"]["cost"])
+            os._exit(0)
+        workers.append(worker)
+    for worker in workers:
+        assert os.waitpid(worker, 0)[1] == 0
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["steady", to]:
@@ -161,3 +180,5 @@ if __name__ == "__main__":
             many(json.loads(to), int(count))
         case ["one"]:
             one()
+        case ["forks"]:
+            forks()
