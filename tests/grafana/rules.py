@@ -59,6 +59,31 @@ def needed(names: Iterable[str]) -> list[dict[str, Any]]:
     return kept
 
 
+def inlined(expr: str, *, keep: Iterable[str] = ()) -> str:
+    """The expression with recorded series replaced by what they record, except those in `keep`.
+
+    It gives the same, unless a series is read over a range or at another time: those must be kept, and recorded.
+    """
+    recorded = {rule["record"]: rule["expr"] for rule in rules(RECORDING, THRESHOLDS)}
+
+    def put(found: re.Match[str]) -> str:
+        name = found[0]
+        if name in keep or name not in recorded:
+            return name
+        return f"({_RECORDED.sub(put, recorded[name])})"
+
+    return _RECORDED.sub(put, expr)
+
+
+def over_time(names: Iterable[str]) -> list[str]:
+    """Recorded series that rules of these names read over a range or at another time, each after those it reads."""
+    text = {(rule.get("alert") or rule["record"]): rule["expr"] for group in needed(names) for rule in group["rules"]}
+    found = {name for expr in text.values() for name in read(expr) if re.search(rf"{name}(\[| offset)", expr)} - {
+        "costspan:rules:running"
+    }
+    return [rule["record"] for rule in rules(RECORDING) if rule["record"] in found]
+
+
 def record(data: Path, start: int, end: int, step: int = 60, names: Iterable[str] = ()) -> None:
     """Evaluate recording rules over the blocks in `data`, once a `step`, and add what they give.
 
