@@ -90,7 +90,11 @@ def export(
 
 
 _ENVIRONMENT: dict[str, dict[str, str]] = {
-    "collector": {"OTEL_SERVICE_NAME": "my-app", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317"},
+    "collector": {
+        "OTEL_SERVICE_NAME": "my-app",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317",
+        "OTEL_METRIC_EXPORT_INTERVAL": "15000",
+    },
     "scrape": {"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_PROMETHEUS_HOST": "0.0.0.0"},  # noqa: S104
     "otlp": {
         "OTEL_SERVICE_NAME": "my-app",
