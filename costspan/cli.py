@@ -175,7 +175,7 @@ def demo(
 def _month(days: int, serve: bool, port: int, out: Path | None, others: list[str]) -> None:
     from rich.console import Console
 
-    from costspan.demo.live import kept, run
+    from costspan.demo.live import kept, last, run
     from costspan.demo.month import MonthError
 
     if others:
@@ -183,7 +183,7 @@ def _month(days: int, serve: bool, port: int, out: Path | None, others: list[str
     if not serve and out is None:
         _fail("costspan demo: --days needs --serve, to look at it, or --out DIR, to keep it", 2)
     try:
-        run(days, serve=serve, out=out, port=port, console=Console())
+        run(last(days), serve=serve, out=out, port=port, console=Console())
     except MonthError as error:
         _fail(f"costspan demo: {error}", 1)
     if out is not None:

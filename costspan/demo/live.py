@@ -34,7 +34,13 @@ _GRAFANAS: Final = ("grafana", "grafana-server")
 _GRAFANA_HOMES: Final = ("/usr/share/grafana", "/usr/local/share/grafana", "/opt/homebrew/share/grafana")
 
 
-def run(days: int, *, serve: bool, out: Path | None, port: int, console: Console) -> None:
+def last(days: int) -> Story:
+    """What happens in so many days until now."""
+    end = int(time.time()) // 60 * 60
+    return Story((end - days * DAY) // 1200 * 1200, end)
+
+
+def run(story: Story, *, serve: bool, out: Path | None, port: int, console: Console) -> None:
     """Make the history, say where it is; with `serve` go on until Ctrl-C. Raises `MonthError`.
 
     port: where the fleet's metrics are, of which Prometheus scrapes each process by its own path.
@@ -48,8 +54,6 @@ def run(days: int, *, serve: bool, out: Path | None, port: int, console: Console
         )
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MonthError(f"{out} is there already: name a directory that is new or empty")
-    end = int(time.time()) // 60 * 60
-    story = Story((end - days * DAY) // 1200 * 1200, end)
     with ExitStack() as stack:
         stack.enter_context(_quiet())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="costspan-demo-")))
@@ -60,9 +64,9 @@ def run(days: int, *, serve: bool, out: Path | None, port: int, console: Console
             stack.callback(server.close)
         web = _port(PROMETHEUS_PORT) if serve else 0
         prometheus = stack.enter_context(Prometheus(data, program=program, port=web))
-        samples = _make(fleet, days, prometheus, console)
+        samples = _make(fleet, prometheus, console)
         console.print(
-            f"{days} days: {fleet.calls():,} calls of {len(fleet.targets()) + fleet.one_call_processes} processes, "
+            f"{fleet.calls():,} calls of {len(fleet.targets()) + fleet.one_call_processes} processes, "
             f"${fleet.spent().total() / 10**12:,.2f}, {samples:,} samples"
         )
         if server is None:
@@ -98,10 +102,10 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _make(fleet: Fleet, days: int, prometheus: Prometheus, console: Console) -> int:
+def _make(fleet: Fleet, prometheus: Prometheus, console: Console) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(f"living through {days} days", total=1.0)
+        task = progress.add_task("the fleet lives", total=1.0)
         parts = grid(fleet.story.start, fleet.story.end)
         wanted = rules(shipped())
         return make(fleet, parts, prometheus, wanted, lambda share: progress.update(task, completed=share))

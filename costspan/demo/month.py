@@ -137,7 +137,11 @@ class Prometheus:
                 # Ctrl-C is for us, who then end it.
                 start_new_session=True,
             )
-        self._until_ready()
+        try:
+            self._until_ready()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -160,7 +164,6 @@ class Prometheus:
                 return
             if self._server.poll() is not None or time.monotonic() > deadline:
                 said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
-                self.__exit__(None, None, None)
                 raise MonthError("Prometheus did not start: " + "; ".join(said))
             time.sleep(0.05)
 

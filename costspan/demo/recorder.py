@@ -73,10 +73,11 @@ class Group:
     def lines(self, row: Any, without: Collection[str]) -> list[str]:
         """The lines of the text format for these values, without the labels that a scrape adds."""
         values = (row,) if len(self.keys) == 1 else row
-        return [
-            f"{name}{{{','.join(f'{label}={_quoted(text)}' for label, text in labels if label not in without)}}} {value!r}"
-            for (name, labels), value in zip(self.keys, values, strict=True)
-        ]
+        lines = []
+        for (name, labels), value in zip(self.keys, values, strict=True):
+            shown = ",".join(f"{label}={_quoted(text)}" for label, text in labels if label not in without)
+            lines.append(f"{name}{{{shown}}} {value!r}")
+        return lines
 
     def series(self) -> list[Series]:
         """The series, with their samples."""

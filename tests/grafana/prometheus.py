@@ -1,8 +1,4 @@
-"""A real Prometheus on loopback over hours of metrics that were made in seconds.
-
-The real SDK and exporter run at simulated times; what they expose is kept with its timestamps, written as OpenMetrics,
-made into blocks by promtool, and served by a Prometheus that scrapes nothing.
-"""
+"""A real Prometheus on loopback, and what a test asks of it."""
 
 from __future__ import annotations
 
@@ -24,10 +20,6 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from prometheus_client import CollectorRegistry
-
-Labels = tuple[tuple[str, str], ...]
-
 SERVERS: Final = Path.home() / ".cache" / "costspan" / "servers" / "bin"
 """Where `.ci/servers` puts what Debian's release does not have."""
 
@@ -41,40 +33,6 @@ def binary(name: str) -> str:
             pytest.fail(missing)
         pytest.skip(missing)
     return found
-
-
-class History:
-    """Samples of many series, as scrapes at given times would have found them."""
-
-    def __init__(self) -> None:
-        self._families: dict[str, tuple[str, dict[tuple[str, Labels], list[tuple[int, float]]]]] = {}
-
-    @property
-    def names(self) -> set[str]:
-        """Names of all samples: what may stand in a query."""
-        return {name for _, series in self._families.values() for name, _ in series}
-
-    def add(self, family: str, kind: str, name: str, labels: dict[str, str], at: int, value: float) -> None:
-        series = self._families.setdefault(family, (kind, {}))[1]
-        series.setdefault((name, tuple(sorted(labels.items()))), []).append((at, value))
-
-    def scrape(self, registry: CollectorRegistry, at: int, **target: str) -> None:
-        """Keep what the registry exposes now as of `at` (unix seconds), under the labels of a scrape target."""
-        for family in registry.collect():
-            for sample in family.samples:
-                self.add(family.name, family.type, sample.name, {**sample.labels, **target}, at, sample.value)
-
-    def write(self, path: Path) -> None:
-        def quoted(value: str) -> str:
-            return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-        with path.open("w", encoding="utf-8") as out:
-            for family, (kind, series) in self._families.items():
-                out.write(f"# TYPE {family} {kind}\n")
-                for (name, labels), points in series.items():
-                    head = name + "{" + ",".join(f'{key}="{quoted(value)}"' for key, value in labels) + "} "
-                    out.writelines(f"{head}{value!r} {at}\n" for at, value in points)
-            out.write("# EOF\n")
 
 
 class Prometheus:
@@ -113,20 +71,6 @@ class Prometheus:
     def range(self, expr: str, start: float, end: float, step: float = 60) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.get("query_range", query=expr, start=start, end=end, step=step)["result"]
         return found
-
-
-def load(history: History, data: Path) -> None:
-    """Add the history to a data directory, as blocks."""
-    data.mkdir(exist_ok=True)
-    file = data.with_suffix(".openmetrics")
-    history.write(file)
-    subprocess.run(
-        [binary("promtool"), "tsdb", "create-blocks-from", "openmetrics", "--quiet", str(file), str(data)],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    file.unlink()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The shipped rule files, what each rule needs, and what their recording rules make of a history."""
+"""The shipped rule files, and what each rule needs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from tests.grafana.prometheus import History, load, serve
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from tests.grafana.fleet import Story
 
 GRAFANA: Final = Path(__file__).parents[2] / "grafana"
 RECORDING: Final = GRAFANA / "prometheus" / "recording_rules.yml"
@@ -82,36 +78,3 @@ def over_time(names: Iterable[str]) -> list[str]:
         "costspan:rules:running"
     }
     return [rule["record"] for rule in rules(RECORDING) if rule["record"] in found]
-
-
-def record(data: Path, start: int, end: int, step: int = 60, names: Iterable[str] = ()) -> None:
-    """Evaluate recording rules over the blocks in `data`, once a `step`, and add what they give.
-
-    All rules, or those of `names` and what they read. Rules see what the rules before them have recorded, so those that
-    depend on each other are evaluated by one server after another.
-    """
-    chosen = needed(names) if names else groups(RECORDING, THRESHOLDS)
-    waiting = [
-        rule for group in chosen for rule in group["rules"]
-        if "record" in rule and rule["record"] != "costspan:rules:running"
-    ]  # fmt: skip
-    while waiting:
-        names_waiting = {rule["record"] for rule in waiting}
-        ready = [rule for rule in waiting if not read(rule["expr"]) & names_waiting]
-        assert ready, names_waiting
-        recorded = History()
-        with serve(data) as prometheus:
-            for rule in ready:
-                for series in prometheus.range(rule["expr"], start, end, step):
-                    labels = {key: value for key, value in series["metric"].items() if key != "__name__"}
-                    for at, value in series["values"]:
-                        recorded.add(rule["record"], "unknown", rule["record"], labels, int(at), float(value))
-        if recorded.names:
-            load(recorded, data)
-        waiting = [rule for rule in waiting if rule not in ready]
-
-
-def blocks(story: Story, minutes: int, data: Path) -> None:
-    """A data directory with the story, and the recordings of it."""
-    load(story.history, data)
-    record(data, story.end - minutes * 60, story.end)
