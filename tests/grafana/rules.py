@@ -69,12 +69,3 @@ def inlined(expr: str, *, keep: Iterable[str] = ()) -> str:
         return f"({_RECORDED.sub(put, recorded[name])})"
 
     return _RECORDED.sub(put, expr)
-
-
-def over_time(names: Iterable[str]) -> list[str]:
-    """Recorded series that rules of these names read over a range or at another time, each after those it reads."""
-    text = {(rule.get("alert") or rule["record"]): rule["expr"] for group in needed(names) for rule in group["rules"]}
-    found = {name for expr in text.values() for name in read(expr) if re.search(rf"{name}(\[| offset)", expr)} - {
-        "costspan:rules:running"
-    }
-    return [rule["record"] for rule in rules(RECORDING) if rule["record"] in found]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import random
-import subprocess
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
@@ -18,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 
-from tests.grafana.prometheus import binary, serve
-from tests.grafana.rules import ALERTS, RECORDING, inlined, needed, over_time, read, rules
+from tests.grafana.backfill import Scrapes, head, over_time, record
+from tests.grafana.prometheus import serve
+from tests.grafana.rules import ALERTS, inlined, needed, rules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Iterable
 
 STEP: Final = 300
 DAY: Final = 86400
@@ -85,32 +84,6 @@ def happening(mean: float, dice: random.Random) -> int:
     while left <= 1:
         left, count = left / (1 - dice.random()), count + 1
     return count
-
-
-class Scrapes:
-    """Lines of OpenMetrics by family. `History` would do, at four times the time."""
-
-    def __init__(self) -> None:
-        self.lines: dict[str, list[str]] = {}
-
-    def add(self, family: str, kind: str, head: str, at: int, value: float) -> None:
-        self.lines.setdefault(family, [f"# TYPE {family} {kind}\n"]).append(f"{head} {value} {at}\n")
-
-    def blocks(self, data: Path) -> None:
-        """Into the data directory, in blocks of weeks: promtool reads its input once for each block."""
-        data.mkdir(exist_ok=True)
-        file = data.with_suffix(".openmetrics")
-        with file.open("w", encoding="utf-8") as out:
-            for lines in self.lines.values():
-                out.writelines(lines)
-            out.write("# EOF\n")
-        command = [binary("promtool"), "tsdb", "create-blocks-from", "--max-block-duration=486h", "openmetrics"]
-        subprocess.run([*command, "--quiet", str(file), str(data)], check=True, capture_output=True, text=True)
-        file.unlink()
-
-
-def head(name: str, labels: Mapping[str, str]) -> str:
-    return name + "{" + ",".join(f'{label}="{value}"' for label, value in labels.items()) + "}"
 
 
 class Pod:
@@ -229,7 +202,6 @@ def month(seed: int) -> Scrapes:
         for job in ("shop", "runaway"):
             age = "costspan_price_book_age_seconds"
             scrapes.add(age, "gauge", head(age, {"job": job}), at, 10 * DAY + at - START)
-        scrapes.add("costspan:rules:running", "unknown", "costspan:rules:running", at, 1)
     return scrapes
 
 
@@ -273,10 +245,6 @@ def episodes(rule: dict[str, Any], found: Iterable[dict[str, Any]]) -> list[Epis
     return told
 
 
-def recorded_in(group: dict[str, Any]) -> list[str]:
-    return [rule["record"] for rule in group["rules"] if "record" in rule]
-
-
 @pytest.fixture(scope="module")
 def fired(tmp_path_factory: pytest.TempPathFactory) -> list[Episode]:
     """Every time that an alert fired in the thirty days."""
@@ -284,21 +252,11 @@ def fired(tmp_path_factory: pytest.TempPathFactory) -> list[Episode]:
     month(seed=7).blocks(data)
     alerts = {rule["alert"] for rule in rules(ALERTS)}
     # What is read at other times must be recorded, and what several alerts compute is quicker so.
-    kept = {*over_time(alerts), *(name for group in needed(alerts) for name in recorded_in(group) if ":ratio" in name)}
-    waiting = {rule["record"]: rule["expr"] for rule in rules(RECORDING) if rule["record"] in kept}
-    kept.add("costspan:rules:running")
-    while waiting:
-        whole = {name: inlined(expr, keep=kept) for name, expr in waiting.items()}
-        ready = {name: expr for name, expr in whole.items() if not read(expr) & {*waiting}}
-        recorded = Scrapes()
-        with serve(data) as prometheus:
-            for name, expr in ready.items():
-                for series in prometheus.range(expr, START, END - STEP, STEP):
-                    labels = {key: value for key, value in series["metric"].items() if key != "__name__"}
-                    for at, value in series["values"]:
-                        recorded.add(name, "unknown", head(name, labels), int(at), float(value))
-        recorded.blocks(data)
-        waiting = {name: expr for name, expr in waiting.items() if name not in ready}
+    ratios = {
+        rule["record"] for group in needed(alerts) for rule in group["rules"] if ":ratio" in rule.get("record", "")
+    }
+    kept = {*over_time(alerts), *ratios}
+    record(data, range(START, END, STEP), kept)
     told = []
     with serve(data) as prometheus:
         for rule in rules(ALERTS):
