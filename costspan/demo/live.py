@@ -55,7 +55,7 @@ def run(story: Story, *, serve: bool, out: Path | None, port: int, console: Cons
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MonthError(f"{out} is there already: name a directory that is new or empty")
     with ExitStack() as stack:
-        stack.enter_context(_quiet())
+        stack.enter_context(quiet())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="costspan-demo-")))
         data = folder / "data" if out is None else out
         fleet = Fleet(story)
@@ -91,7 +91,7 @@ def kept(out: Path) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without a line on standard error for each thing that happens to a budget of the fleet."""
     log = logging.getLogger("costspan")
     level = log.level

@@ -210,7 +210,11 @@ class _Instrument:
     def group(self, attributes: Attributes, bounds: Sequence[float] | None = None) -> Group:
         """The series of these attributes."""
         key = tuple(attributes.items()) if attributes else ()
-        found = self._known.get(key)
+        try:
+            found = self._known.get(key)
+        except TypeError:  # a list
+            key = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in key)
+            found = self._known.get(key)
         if found is None:
             own = {_label(label): _text(value) for label, value in key}
             found = self._known[key] = self._history.group(self.family, {**self._labels, **own}, bounds)

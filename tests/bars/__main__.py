@@ -11,10 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bars import book, budgets, faults, measures, others
+from tests.bars import book, budgets, faults, fleet, measures, others
 from tests.bars.report import Bar
 
-MEASURES = {**book.MEASURES, **measures.MEASURES, **faults.MEASURES, **budgets.MEASURES}
+MEASURES = {**book.MEASURES, **measures.MEASURES, **faults.MEASURES, **budgets.MEASURES, **fleet.MEASURES}
 BY_NAME = others.MEASURES
 """Measured only when they are named: they install the packages of many others."""
 
