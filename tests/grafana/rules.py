@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,8 +21,9 @@ FILES: Final = (RECORDING, THRESHOLDS, ALERTS)
 _RECORDED: Final = re.compile(r"costspan:\w[\w:]*")
 
 
+@lru_cache
 def groups(*files: Path) -> list[dict[str, Any]]:
-    return [group for file in files for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]]
+    return [group for file in files for group in yaml.load(file.read_text("utf-8"), yaml.CSafeLoader)["groups"]]
 
 
 def rules(*files: Path) -> list[dict[str, Any]]:

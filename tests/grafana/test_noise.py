@@ -143,9 +143,9 @@ class Pod:
             if value:
                 scrapes.add(family, "counter", first, at, value)
         counts = [*accumulate(self.buckets), self.calls - self.failed]
-        for first, value in zip(self.heads[6:], (*counts, self.failed), strict=True):
-            if value:
-                scrapes.add(DURATION, "histogram", first, at, value)
+        for first, count in zip(self.heads[6:], (*counts, self.failed), strict=True):
+            if count:
+                scrapes.add(DURATION, "histogram", first, at, count)
 
 
 def period(kind: str, at: int) -> tuple[str, int, int]:
@@ -255,7 +255,7 @@ def fired(tmp_path_factory: pytest.TempPathFactory) -> list[Episode]:
     ratios = {
         rule["record"] for group in needed(alerts) for rule in group["rules"] if ":ratio" in rule.get("record", "")
     }
-    kept = {*over_time(alerts), *ratios}
+    kept = {*over_time(alerts), *ratios, "costspan:budget_limit_USD:per_hour"}
     record(data, range(START, END, STEP), kept)
     told = []
     with serve(data) as prometheus:

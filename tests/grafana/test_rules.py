@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections import defaultdict
@@ -33,7 +34,7 @@ def cases() -> dict[str, list[dict[str, Any]]]:
     """All cases, by the alert their name begins with; those of the recording rules by their file."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for file in TESTS:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader)
         for case in content["tests"]:
             alert = case["name"].split()[0]
             subject = alert if alert.startswith("CostSpan") else file.stem
@@ -45,7 +46,9 @@ CASES: Final = cases()
 
 
 def run(tool: str, *arguments: str) -> None:
-    done = subprocess.run([binary(tool), *arguments], capture_output=True, text=True, check=False)
+    # Collecting garbage less often saves a fifth of the time.
+    environment = {**os.environ, "GOGC": "400"}
+    done = subprocess.run([binary(tool), *arguments], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
