@@ -22,12 +22,12 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
 from costspan_pricing import PriceBook, Usage
-from costspan_processor import Budget, Processing
+from costspan_processor import Budget, Processing, Settings
 from costspan_processor.attribution import attributed, attributes_of, dollars
 from costspan_processor.budgets import Guard
 from costspan_processor.budgets.memory import MemoryStore
 from costspan_processor.budgets.periods import period_at
-from costspan_processor.metrics import GENERATION_ATTRIBUTE
+from costspan_processor.metrics import DIMENSIONS, GENERATION_ATTRIBUTE
 
 from .recorder import Group, History, Recorder
 
@@ -87,6 +87,8 @@ class Kind:
     failing: float = 0.0
     seconds: float = 1.6
     load: Callable[[float], float] = _office
+    users: int = 0
+    """How many people it is for, where users and sessions are labels."""
 
     @property
     def name(self) -> str:
@@ -109,7 +111,7 @@ _TRIAGE_CHEAPER: Final = replace(_TRIAGE, provider="gcp.gemini", model="gemini-2
                                  operation="generate_content")  # fmt: skip
 _REPLY: Final = Kind(
     "anthropic", "claude-sonnet-4-6", 520, 6200, 520, "support", "tickets", "reply", cached=0.78, written=0.06,
-    streamed=True, aborted=0.02, failing=0.006, seconds=5.5,
+    streamed=True, aborted=0.02, failing=0.006, seconds=5.5, users=5,
 )  # fmt: skip
 _EXTRACT: Final = Kind(
     "gcp.gemini", "gemini-2.5-pro", 170, 5200, 900, "research", "papers", "extract", "generate_content", cached=0.25,
@@ -401,9 +403,10 @@ class Process:
             book=book,
             # The calendar of the budgets follows the simulated time.
             guard=lambda of, failed: Guard(budgets, book, store, resource=of, clock=clock, failed=failed),
+            settings=Settings(dimensions=(*DIMENSIONS, "user.id", "session.id")),
             clock=clock,
         )
-        self._contexts: dict[tuple[str | None, ...], Any] = {}
+        self._contexts: dict[tuple[object, ...], Any] = {}
 
     def call(self, call: Call) -> None:
         """One call, through the same door as the instrumentation's."""
@@ -417,10 +420,12 @@ class Process:
         }
         if kind.tier is not None:
             request["costspan.service_tier"] = kind.tier
-        whose = kind.team, kind.feature, kind.task
+        person = call.prompt % kind.users + 1 if kind.users else 0
+        whose = kind.team, kind.feature, kind.task, person
         context = self._contexts.get(whose)
         if context is None:
-            named = attributes_of(team=kind.team, feature=kind.feature, task=kind.task)
+            user, session = (f"user-{person}", f"desk-{person}") if person else (None, None)
+            named = attributes_of(team=kind.team, feature=kind.feature, task=kind.task, user=user, session=session)
             context = self._contexts[whose] = attributed(named)[0] if named else otel.get_current()
         token = otel.attach(context)
         try:
@@ -441,6 +446,8 @@ class Process:
                     end["costspan.usage.estimated"] = end["costspan.stream.aborted"] = True
                 else:
                     if call.doubtful:
+                        # As where an SDK's answer has another shape than before: a reader of ours fails.
+                        self._processing.table.failed("response")
                         end["gen_ai.usage.cache_read.input_tokens"] = call.prompt + 100
                     elif kind.cached:
                         end["gen_ai.usage.cache_read.input_tokens"] = call.cached
@@ -450,6 +457,20 @@ class Process:
                         end["gen_ai.usage.reasoning.output_tokens"] = int(call.output * kind.reasoning)
             at = int(call.at * 1e9)
             observer.after(decision and decision.token, end, at, call.seconds, first_chunk, None)
+        finally:
+            otel.detach(token)
+
+    def die(self) -> None:
+        """End in the middle of a call, as a process does that is killed: what it held is charged when it expires."""
+        request = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "anthropic",
+            "gen_ai.request.model": "claude-opus-5",
+            "gen_ai.request.max_tokens": 4000,
+        }
+        token = otel.attach(attributed(attributes_of(team="support", feature="tickets", task="reply"))[0])
+        try:
+            self._processing.observer.before(request, lambda: 30_000)
         finally:
             otel.detach(token)
 
@@ -549,6 +570,8 @@ class Fleet:
     def _start(self, service: Service, number: int) -> None:
         live = self._live.get((service.job, number))
         if live is not None:
+            if service.job == "support":
+                live.process.die()
             self._gone += live.process.spent()
             self._gone_calls += live.process.calls()
         self._live[service.job, number] = self._made(service.job, f"{service.job}-{'ab'[number]}:9464")
