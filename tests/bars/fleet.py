@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -31,7 +32,7 @@ def fleet(full: bool) -> Iterator[Bar]:
     # Rules that are evaluated every four minutes are evaluated at the end too; scrapes begin with the first call.
     end = int(time.time()) // 240 * 240
     story = Story((end - days * DAY) // 1200 * 1200, end)
-    began = time.monotonic()
+    began, used = time.monotonic(), _cpu()
     with quiet(), tempfile.TemporaryDirectory() as folder, month.Prometheus(Path(folder) / "data") as prometheus:
         lived = Fleet(story)
         samples = month.make(lived, month.grid(story.start, end), prometheus, month.rules(shipped()))
@@ -55,7 +56,15 @@ def fleet(full: bool) -> Iterator[Bar]:
         "fleet.calls", f"{lived.calls():,}", f">= {least:,}",
         lived.calls() >= least and lived.one_call_processes == story.one_call_processes, note,
     )  # fmt: skip
-    yield at_most("fleet.seconds", seconds, 120 if full else 60, ".0f", f"for {days} days")
+    # Of processors, Prometheus' too: other programs of the machine make the clock's longer.
+    note = f"of processors, for {days} days; {seconds:.0f} s by the clock"
+    yield at_most("fleet.seconds", _cpu() - used, 120 if full else 60, ".0f", note)
+
+
+def _cpu() -> float:
+    """Seconds of processors that this process and its ended children have used."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 MEASURES: Final[Mapping[str, Callable[[bool], Iterator[Bar]]]] = {"fleet": fleet}
