@@ -178,7 +178,7 @@ def month(seed: int) -> Scrapes:
     expected = sum(model.per_minute * model.usd * math.exp(0.32) for model in MODELS) * mean
     working_day = expected / (22 + 8 * 0.35)
     limits = {budget.name: (expected if budget.kind == "month" else working_day) / budget.used for budget in BUDGETS}
-    spent: Counter[tuple[str, str]] = Counter()
+    spent: defaultdict[tuple[str, str], float] = defaultdict(float)
     window = [0.0] * (DAY // STEP)
     runaway = 0.0
     for number, at in enumerate(range(START, END, STEP)):
