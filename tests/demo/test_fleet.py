@@ -90,6 +90,7 @@ def test_a_scrape_shows_what_the_real_exporter_shows_sample_for_sample() -> None
     registry, meters, recorder = both()
     clock = Clock(START)
     shops = [process(STORY, of, clock) for of in (meters, recorder)]
+    found: Samples = {}
     for hour in range(START // HOUR, START // HOUR + 3):
         calls = sorted((call for service in SERVICES for call in STORY.calls(service, hour)), key=lambda call: call.at)
         for call in calls:
