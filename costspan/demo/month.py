@@ -316,6 +316,10 @@ def record(prometheus: Prometheus, part: Part, wanted: Sequence[Rule]) -> int:
     return count
 
 
+_GAINS: Final = frozenset({"costspan:cost_USD:seen", "costspan:cost_USD:delta1m"})
+"""What each scrape has brought: recorded for all of them."""
+
+
 def _is_constant(rule: Rule) -> bool:
     """Whether it records a number, such as the one that says that the rules were running."""
     return re.fullmatch(r"\s*vector\([\d.]+\)\s*", rule.expr) is not None
@@ -326,13 +330,13 @@ def _moments_of(rule: Rule, part: Part, constant: set[str]) -> Part | None:
     if rule.name in constant:
         # Each minute, however rare the scrapes: others ask whether there was one a moment ago.
         return Part(part.start // 60 * 60, part.end, 60)
+    if rule.name in _GAINS:
+        return part
     ranges = [
         seconds(length)
         for name, length in re.findall(r"([\w:]+)(?:\{[^}]*\})?\[(\w+)", rule.expr)
         if name not in constant
     ]
-    if min(ranges, default=DAY) <= 60:
-        return part
     if part.step > 60 and any(length < part.step for length in ranges):
         # So short a range holds nothing there, or more than its own time.
         return None

@@ -16,8 +16,9 @@ from typing import Final
 
 from costspan.demo import month
 from costspan.demo.fleet import DAY, Fleet, Story
+from costspan.demo.live import quiet
+from costspan.grafana.export import shipped
 from tests.grafana.dashboards import BOARDS, Board
-from tests.grafana.rules import GRAFANA
 
 IMAGES: Final = Path(__file__).parents[2] / "docs" / "img"
 WIDTH: Final = 1620
@@ -50,11 +51,10 @@ def main() -> None:
     parser.add_argument("--theme", choices=("dark", "light"), default="dark")
     parser.add_argument("--into", type=Path, default=IMAGES, metavar="DIR")
     arguments = parser.parse_args()
-    end = int(time.time()) // 60 * 60
-    fleet = Fleet(Story(end - 30 * DAY, end))
-    files = {file.name: file.read_text(encoding="utf-8") for file in sorted((GRAFANA / "prometheus").glob("*.yml"))}
-    with tempfile.TemporaryDirectory() as folder, month.Prometheus(Path(folder) / "data") as prometheus:
-        month.make(fleet, month.grid(fleet.story.start, end), prometheus, month.rules(files), _progress)
+    end = int(time.time()) // 240 * 240
+    fleet = Fleet(Story((end - 30 * DAY) // 1200 * 1200, end))
+    with quiet(), tempfile.TemporaryDirectory() as folder, month.Prometheus(Path(folder) / "data") as prometheus:
+        month.make(fleet, month.grid(fleet.story.start, end), prometheus, month.rules(shipped()), _progress)
         for board in BOARDS:
             dashboard = Path(folder) / f"{board.name}.json"
             dashboard.write_text(month_long(board), encoding="utf-8")

@@ -31,9 +31,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         scrapes.add("costspan_cost_USD", "counter", 'costspan_cost_USD_total{job="shop"}', now, spent)
     data = tmp_path_factory.mktemp("calendar") / "data"
     scrapes.blocks(data)
-    record(
-        data, range(start, end, STEP), ["costspan:cost_USD:delta1m", *(f"costspan:cost_USD:{name}" for name in NAMES)]
-    )
+    names = ("seen", "delta1m", *NAMES)
+    record(data, range(start, end, STEP), [f"costspan:cost_USD:{name}" for name in names])
     with serve(data) as server:
         yield server
 
