@@ -168,7 +168,7 @@ def _course() -> list[Builder[models.Panel]]:
         .decimals(2)
         .with_target(
             query(
-                f"clamp_min(max by ({BY_BUDGET}) (deriv(costspan_budget_spent_USD{{{_FILTER}}}[1h])), 0) * 3600",
+                f"clamp_min(max by ({BUDGET}) (deriv(costspan_budget_spent_USD{{{_FILTER}}}[1h])), 0) * 3600",
                 _NAME,
             )
         )

@@ -266,7 +266,6 @@ def _waste() -> list[Builder[models.Panel]]:
                 ["mean", "max"],
             )
         )
-        .decimals(2)
         .with_target(
             query(
                 f'sum by (error_type) (rate({DURATION}_count{{{CALL_FILTER}, error_type!=""}}[$__rate_interval])) * 60',

@@ -126,7 +126,6 @@ def _prices() -> list[Builder[models.Panel]]:
                 ["mean", "max"],
             )
         )
-        .decimals(2)
         .with_target(query(f"{per_second(f'costspan_usage_problems_total{{{FILTER}}}', 'kind')} * 60", "{{kind}}"))
         .no_value("none"),
     ]

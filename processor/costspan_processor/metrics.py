@@ -177,7 +177,7 @@ class Table:
         self._routes: dict[tuple[Kind, tuple[str | None, ...] | None], Route] = {}
         self._seen: dict[str, set[str]] = {}
         self._max_values = max_values
-        self._series_left = dict.fromkeys(_COUNTED, max_series - _SERIES_KEPT_FREE)
+        self._series_left: dict[str, int] = dict.fromkeys(_COUNTED, max_series - _SERIES_KEPT_FREE)
         self._errors: dict[str, int] = {}
         self._closed = False
         self.record: Callable[[Route, Priced | Plain, float | None, float | None, Context | None], None]
