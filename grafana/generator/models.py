@@ -108,6 +108,7 @@ def _cost() -> list[Builder[models.Panel]]:
             units.Dollars,
             12,
             ["mean", "max"],
+            height=11,
         )
         .decimals(4)
         .with_target(query(f"{rate_of_cost} / ({rate_of_calls} > 0)", _LEGEND))
@@ -120,6 +121,7 @@ def _cost() -> list[Builder[models.Panel]]:
             units.Dollars,
             12,
             ["mean", "max"],
+            height=11,
         )
         .decimals(5)
         .with_target(query(f"1000 * {rate_of_cost} / ({per_second(_TOKENS, MODEL)} > 0)", _LEGEND))
@@ -131,6 +133,7 @@ def _cost() -> list[Builder[models.Panel]]:
                 units.Short,
                 12,
                 ["mean", "max"],
+                height=11,
             )
         ).with_target(query(f"{per_second(f'{CALLS}{{{FILTER}}}', MODEL)} * 60", _LEGEND)),
         stacked(
@@ -140,6 +143,7 @@ def _cost() -> list[Builder[models.Panel]]:
                 units.Short,
                 12,
                 ["mean", "max"],
+                height=11,
             )
         ).with_target(query(f"{per_second(_TOKENS, COMPONENT)} * 60", f"{{{{{COMPONENT}}}}}")),
     ]
@@ -150,12 +154,9 @@ def _speed() -> list[Builder[models.Panel]]:
         f"sum by ({MODEL}) (rate({DURATION}_sum{{{CALL_FILTER}}}[$__rate_interval])) / "
         f"(sum by ({MODEL}) (rate({DURATION}_count{{{CALL_FILTER}}}[$__rate_interval])) > 0)"
     )
-    tokens_a_call = (
-        f"sum by ({MODEL}, gen_ai_token_type) (rate(gen_ai_client_token_usage_sum{{{CALL_FILTER}}}[$__rate_interval])) "
-        "/ "
-        f"(sum by ({MODEL}, gen_ai_token_type) "
-        f"(rate(gen_ai_client_token_usage_count{{{CALL_FILTER}}}[$__rate_interval])) > 0)"
-    )
+    used = f"gen_ai_client_token_usage_sum{{{CALL_FILTER}}}"
+    counted = f'gen_ai_client_token_usage_count{{{CALL_FILTER}, gen_ai_token_type="input"}}'
+    tokens_a_call = f"{per_second(used, MODEL)} / ({per_second(counted, MODEL)} > 0)"
     return [
         graph(
             "Latency, p95, by model",
@@ -183,13 +184,13 @@ def _speed() -> list[Builder[models.Panel]]:
         ).with_target(query(seconds_a_call, _LEGEND)),
         graph(
             "Tokens a call",
-            f"Mean tokens of a call by model, input (cached ones included) and output. {NOT_BY_TEAM}",
+            f"Mean tokens of a call by model, input (cached ones included) and output together. {NOT_BY_TEAM}",
             units.Short,
             8,
             ["mean", "lastNotNull"],
         )
         .decimals(0)
-        .with_target(query(tokens_a_call, f"{_LEGEND} {{{{gen_ai_token_type}}}}")),
+        .with_target(query(tokens_a_call, _LEGEND)),
         cache_hit_rate(MODEL, "model", 8),
     ]
 
@@ -214,6 +215,7 @@ def _prices() -> list[Builder[models.Panel]]:
             ],
             24,
             11,
+            sort="Model",
         ),
     ]
 
