@@ -23,8 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from costspan.grafana.export import _yaml_parts as yaml_parts
-from costspan.grafana.export import rule_files
+from costspan.grafana.export import rule_files, yaml_parts
 from costspan.grafana.promql import seconds
 
 from .fleet import DAY, HOUR

@@ -107,7 +107,7 @@ def queries(texts: Mapping[str, str]) -> Iterator[Query]:
             yield Query(f"{Path(path).name}: {title}", expr, lookback(expr, lengths))
     for path, text in rule_files(texts).items():
         name = ""
-        for is_expr, part in _yaml_parts(text):
+        for is_expr, part in yaml_parts(text):
             if is_expr:
                 yield Query(f"{Path(path).name}: {name}", part, lookback(part))
             elif named := re.findall(r"(?:record|alert):\s*(\S+)", part):
@@ -119,7 +119,7 @@ def recording_rules(texts: Mapping[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in rule_files(texts).values():
         name = ""
-        for is_expr, part in _yaml_parts(text):
+        for is_expr, part in yaml_parts(text):
             if is_expr and name:
                 found[name] = f"{found[name]}\n{part}" if name in found else part
             elif named := re.findall(r"(?:record|alert):\s*(\S+)", part):
@@ -166,7 +166,7 @@ def _durations(dashboard: Mapping[str, Any]) -> dict[str, float]:
 # ---------------------------------------------------------------------- another label for the job
 
 
-def _yaml_parts(text: str) -> Iterator[tuple[bool, str]]:
+def yaml_parts(text: str) -> Iterator[tuple[bool, str]]:
     """The text in parts, each an expression or what stands between. Put together they are the text again."""
     lines = text.splitlines(keepends=True)
     other: list[str] = []
@@ -198,7 +198,7 @@ def _relabelled_yaml(text: str, label: str) -> str:
     if label == "job":
         return text
     out: list[str] = []
-    for is_expr, part in _yaml_parts(text):
+    for is_expr, part in yaml_parts(text):
         if is_expr:
             out.append(renamed(part, "job", label))
             continue
@@ -250,8 +250,7 @@ def exported(choice: Choice) -> dict[str, str]:
     rules = rule_files(texts)
     for path, text in rules.items():
         out[path] = _relabelled_yaml(text, choice.job_label)
-    alertmanager = next((text for text in texts.values() if re.search(r"^route:", text, re.MULTILINE)), _ALERTMANAGER)
-    alertmanager = alertmanager.replace("https://grafana.example.com", "http://localhost:3000")
+    alertmanager = texts["prometheus/alertmanager.yml"].replace("https://grafana.example.com", "http://localhost:3000")
     out["alertmanager/alertmanager.yml"] = _relabelled_yaml(alertmanager, choice.job_label)
     out["prometheus/prometheus.yml"] = _prometheus(choice, sorted(Path(path).name for path in rules))
     if choice.metrics == "collector":
@@ -299,11 +298,6 @@ def _prometheus(choice: Choice, rules: list[str]) -> str:
         f"  scrape_interval: {SCRAPE_SECONDS}s",
         f"  evaluation_interval: {SCRAPE_SECONDS}s",
     ]
-    if choice.prometheus >= 3:
-        lines += [
-            "  # Samples that are still under way when their minute ends would be in no minute's spend.",
-            "  rule_query_offset: 30s",
-        ]
     lines += ["rule_files:", *(f"  - {name}" for name in rules)]
     lines += ["alerting:", "  alertmanagers:", "    - static_configs:", "        - targets: [alertmanager:9093]"]
     if choice.metrics == "otlp":
@@ -453,13 +447,4 @@ providers:
     allowUiUpdates: false
     options:
       path: /var/lib/grafana/dashboards/costspan
-"""
-
-_ALERTMANAGER: Final = f"""\
-{_HEAD}# Alerts are shown on Alertmanager's page and sent nowhere: add receivers.
-route:
-  receiver: nobody
-  group_by: [alertname, job]
-receivers:
-  - name: nobody
 """
