@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from heapq import merge
+from heapq import heappop, heappush, merge
 from itertools import count
 from operator import attrgetter
 from random import Random
@@ -408,9 +408,13 @@ class Process:
         self._contexts: dict[tuple[object, ...], Any] = {}
 
     def call(self, call: Call) -> None:
-        """One call, through the same door as the instrumentation's."""
+        """One call, which ends at once."""
+        if (end := self.begin(call)) is not None:
+            end()
+
+    def begin(self, call: Call) -> Callable[[], None] | None:
+        """Make a call, through the same door as the instrumentation's; returns how it ends, None if it was refused."""
         kind = call.kind
-        observer = self._processing.observer
         request: dict[str, Any] = {
             "gen_ai.operation.name": kind.operation,
             "gen_ai.provider.name": kind.provider,
@@ -419,6 +423,18 @@ class Process:
         }
         if kind.tier is not None:
             request["costspan.service_tier"] = kind.tier
+        token = otel.attach(self._context(call))
+        try:
+            decision = self._processing.observer.before(request, lambda: call.prompt * 4)
+        finally:
+            otel.detach(token)
+        if decision is not None and decision.refuse is not None:
+            return None
+        return lambda: self._end(call, request, decision and decision.token)
+
+    def _context(self, call: Call) -> Any:
+        """Whom a call is for."""
+        kind = call.kind
         person = call.prompt % kind.users + 1 if kind.users else 0
         whose = kind.team, kind.feature, kind.task, person
         context = self._contexts.get(whose)
@@ -426,39 +442,34 @@ class Process:
             user, session = (f"user-{person}", f"desk-{person}") if person else (None, None)
             named = attributes_of(team=kind.team, feature=kind.feature, task=kind.task, user=user, session=session)
             context = self._contexts[whose] = attributed(named)[0] if named else otel.get_current()
-        token = otel.attach(context)
-        try:
-            decision = observer.before(request, lambda: call.prompt * 4)
-            if decision is not None and decision.refuse is not None:
-                return
-            first_chunk = call.first_chunk if kind.streamed else None
-            if call.error is not None:
-                end = {**request, "error.type": call.error}
-                first_chunk = None
+        return context
+
+    def _end(self, call: Call, request: Mapping[str, Any], token: object) -> None:
+        kind = call.kind
+        first_chunk = call.first_chunk if kind.streamed and call.error is None else None
+        if call.error is not None:
+            end = {**request, "error.type": call.error}
+        else:
+            end = {**request, "gen_ai.response.model": kind.model, "gen_ai.usage.input_tokens": call.prompt}
+            if call.output:
+                end["gen_ai.usage.output_tokens"] = call.output
+            if call.aborted:
+                # What the engine knows of a stream that the application stopped reading.
+                end["gen_ai.usage.output_tokens"] = call.output // 2
+                end["costspan.usage.estimated"] = end["costspan.stream.aborted"] = True
             else:
-                end = {**request, "gen_ai.response.model": kind.model, "gen_ai.usage.input_tokens": call.prompt}
-                if call.output:
-                    end["gen_ai.usage.output_tokens"] = call.output
-                if call.aborted:
-                    # What the engine knows of a stream that the application stopped reading.
-                    end["gen_ai.usage.output_tokens"] = call.output // 2
-                    end["costspan.usage.estimated"] = end["costspan.stream.aborted"] = True
-                else:
-                    if call.doubtful:
-                        if int(call.at // DAY) % 7 == 2:
-                            # On Saturdays a reader of ours fails, as where an SDK answers in another shape than before.
-                            self._processing.table.failed("response")
-                        end["gen_ai.usage.cache_read.input_tokens"] = call.prompt + 100
-                    elif kind.cached:
-                        end["gen_ai.usage.cache_read.input_tokens"] = call.cached
-                    if kind.written:
-                        end["gen_ai.usage.cache_write.input_tokens"] = call.written
-                    if kind.reasoning:
-                        end["gen_ai.usage.reasoning.output_tokens"] = int(call.output * kind.reasoning)
-            at = int(call.at * 1e9)
-            observer.after(decision and decision.token, end, at, call.seconds, first_chunk, None)
-        finally:
-            otel.detach(token)
+                if call.doubtful:
+                    if int(call.at // DAY) % 7 == 2:
+                        # On Saturdays a reader of ours fails, as where an SDK answers in another shape than before.
+                        self._processing.table.failed("response")
+                    end["gen_ai.usage.cache_read.input_tokens"] = call.prompt + 100
+                elif kind.cached:
+                    end["gen_ai.usage.cache_read.input_tokens"] = call.cached
+                if kind.written:
+                    end["gen_ai.usage.cache_write.input_tokens"] = call.written
+                if kind.reasoning:
+                    end["gen_ai.usage.reasoning.output_tokens"] = int(call.output * kind.reasoning)
+        self._processing.observer.after(token, end, int(call.at * 1e9), call.seconds, first_chunk, None)
 
     def die(self) -> None:
         """End in the middle of a call, as a process does that is killed: what it held is charged when it expires."""
@@ -532,6 +543,17 @@ class _First(Recorder):
         return super().get_meter(name, version, schema_url, attributes)
 
 
+class _Ending(NamedTuple):
+    """The end of a call that is under way."""
+
+    at: float
+    number: int
+    """Of two at the same moment the one that began first."""
+    where: tuple[str, int]
+    process: Process
+    end: Callable[[], None]
+
+
 @dataclass
 class _Live:
     process: Process
@@ -550,6 +572,8 @@ class Fleet:
         self._store = _Store(self.clock)
         self._live: dict[tuple[str, int], _Live] = {}
         self._shown: set[Group] = set()
+        self._ending: list[_Ending] = []
+        self._begun = 0
         self._gone: Spent = Counter()
         self._gone_calls = 0
         self.one_call_processes = 0
@@ -589,13 +613,23 @@ class Fleet:
 
     def advance(self, until: int) -> None:
         """Make all calls before `until` (unix seconds), and what else happens."""
-        while self._next.at < until:
+        ending = self._ending
+        while (ending and ending[0].at < until) or self._next.at < until:
+            if ending and ending[0].at <= self._next.at:
+                over = heappop(ending)
+                self.clock.now = over.at
+                # A process that has ended in the meantime tells nobody any more.
+                if over.process is self._live[over.where].process:
+                    over.end()
+                continue
             at, service, instance, call = self._next
             self.clock.now = at
+            where = service.job, instance
             if call is None:
                 self._start(service, instance)
-            else:
-                self._live[service.job, instance].process.call(call)
+            elif (end := self._live[where].process.begin(call)) is not None:
+                self._begun += 1
+                heappush(ending, _Ending(at + call.seconds, self._begun, where, self._live[where].process, end))
             self._next = next(self._happenings)
         self.clock.now = until
 
