@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from grafana_foundation_sdk.models import units
 
 from grafana.generator.kit import (
+    BILLED,
     CALLS,
     COST,
     ESTIMATE,
@@ -16,7 +17,6 @@ from grafana.generator.kit import (
     GREEN,
     ORANGE,
     RATE,
-    STATUS,
     TASK,
     TEAM,
     YELLOW,
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from grafana_foundation_sdk.models import dashboard as models
 
 UID: Final = "costspan-allocation"
-
-_BILLED: Final = f'{CALLS}{{{FILTER}, {STATUS}=~"priced|estimated|partial"}}'
 
 
 def _nobodys(label: str, what: str) -> Builder[models.Panel]:
@@ -83,7 +81,7 @@ def _top() -> list[Builder[models.Panel]]:
             "Cost per call",
             f"Over the time range, of calls that have a cost. {ESTIMATE}",
             units.Dollars,
-            f"sum(increase({COST}{{{FILTER}}}[$__range])) / (sum(increase({_BILLED}[$__range])) > 0)",
+            f"sum(increase({COST}{{{FILTER}}}[$__range])) / (sum(increase({BILLED}[$__range])) > 0)",
             4,
         )
         .decimals(4)
@@ -97,7 +95,7 @@ def _top() -> list[Builder[models.Panel]]:
 def _allocation() -> list[Builder[models.Panel]]:
     by = f"{TEAM}, {FEATURE}, {TASK}"
     cost = f"sum by ({by}) (increase({COST}{{{FILTER}}}[$__range]))"
-    billed = f"sum by ({by}) (increase({_BILLED}[$__range]))"
+    billed = f"sum by ({by}) (increase({BILLED}[$__range]))"
     return [
         spend_by("By team", "Cost by the team that costspan.track(team=...) named", TEAM, 8),
         spend_by("By feature", "Cost by the feature that costspan.track(feature=...) named", FEATURE, 8),
@@ -116,7 +114,7 @@ def _allocation() -> list[Builder[models.Panel]]:
                     named(f"({spent(by)}) / on () group_left () ({spent('')} > 0)", TEAM, FEATURE, TASK),
                     1,
                 ),
-                Column("Calls", units.Short, named(gained(_BILLED, by), TEAM, FEATURE, TASK), 0),
+                Column("Calls", units.Short, named(gained(BILLED, by), TEAM, FEATURE, TASK), 0),
                 Column("A call", units.Dollars, named(f"{cost} / ({billed} > 0)", TEAM, FEATURE, TASK), 5),
             ],
             24,
@@ -135,7 +133,7 @@ def _course() -> list[Builder[models.Panel]]:
         )
 
     def a_call(title: str, label: str) -> Builder[models.Panel]:
-        cost, billed = per_second(f"{COST}{{{FILTER}}}", label), per_second(_BILLED, label)
+        cost, billed = per_second(f"{COST}{{{FILTER}}}", label), per_second(BILLED, label)
         return (
             graph(title, f"What a call costs on average; calls that have a cost. {RATE}", units.Dollars, 12)
             .decimals(4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -38,6 +38,8 @@ FILTER: Final = f'{CALL_FILTER}, {TEAM}=~"$team", {FEATURE}=~"$feature"'
 COST: Final = "costspan_cost_USD_total"
 CALLS: Final = "costspan_calls_total"
 TOKENS: Final = "costspan_tokens_total"
+BILLED: Final = f'{CALLS}{{{FILTER}, {STATUS}=~"priced|estimated|partial"}}'
+"""Calls that have a cost: others would make the average call look cheap."""
 DELTA: Final = "costspan:cost_USD:delta1m"
 DURATION: Final = "gen_ai_client_operation_duration_seconds"
 FIRST_CHUNK: Final = "gen_ai_client_operation_time_to_first_chunk_seconds"
@@ -54,7 +56,7 @@ RATE: Final = "An estimate with rate()."
 LEDGER: Final = "From the budgets' own ledger. Filtered by job and budget alone."
 NOT_BY_TEAM: Final = "Not filtered by team and feature, which the conventions' histograms do not carry."
 
-GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE = "green", "yellow", "orange", "red", "blue", "purple"
+GREEN, YELLOW, ORANGE, RED, BLUE = "green", "yellow", "orange", "red", "blue"
 STATUS_COLORS: Final = {
     "priced": "green",
     "free": "light-blue",
@@ -67,8 +69,6 @@ STATUS_COLORS: Final = {
 }
 USED: Final = ((None, GREEN), (0.75, YELLOW), (0.9, ORANGE), (1.0, RED))
 """Colours of a budget's used share."""
-
-_PanelT = TypeVar("_PanelT", bargauge.Panel, stat.Panel, table.Panel, timeseries.Panel)
 
 
 # Queries.

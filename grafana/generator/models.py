@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from grafana_foundation_sdk.models import units
 
 from grafana.generator.kit import (
+    BILLED,
     CALL_FILTER,
     CALLS,
     COMPONENT,
@@ -44,8 +45,6 @@ UID: Final = "costspan-models"
 
 _BY: Final = f"{PROVIDER}, {MODEL}"
 _LEGEND: Final = f"{{{{{MODEL}}}}}"
-_BILLED: Final = f'{CALLS}{{{FILTER}, costspan_cost_status=~"priced|estimated|partial"}}'
-"""Calls that have a cost: others would make the average call look cheap."""
 _COST: Final = f"{COST}{{{FILTER}}}"
 _TOKENS: Final = f"{TOKENS}{{{FILTER}}}"
 
@@ -75,9 +74,9 @@ def _comparison() -> list[Builder[models.Panel]]:
             f"{ESTIMATE}",
             {PROVIDER: "Provider", MODEL: "Model"},
             [
-                Column("Calls", units.Short, gained(_BILLED, _BY), 0),
+                Column("Calls", units.Short, gained(BILLED, _BY), 0),
                 Column("Cost", units.Dollars, _in_range(_COST), 2),
-                Column("A call", units.Dollars, f"{_in_range(_COST)} / ({_in_range(_BILLED)} > 0)", 5),
+                Column("A call", units.Dollars, f"{_in_range(_COST)} / ({_in_range(BILLED)} > 0)", 5),
                 Column("1k tokens", units.Dollars, f"1000 * {_in_range(_COST)} / ({_in_range(_TOKENS)} > 0)", 5),
                 Column("p95", units.Seconds, _quantile(0.95, DURATION), 1),
                 Column("First chunk, p95", units.Seconds, _quantile(0.95, FIRST_CHUNK), 1),
@@ -100,7 +99,7 @@ def _comparison() -> list[Builder[models.Panel]]:
 
 
 def _cost() -> list[Builder[models.Panel]]:
-    rate_of_cost, rate_of_calls = per_second(_COST, MODEL), per_second(_BILLED, MODEL)
+    rate_of_cost, rate_of_calls = per_second(_COST, MODEL), per_second(BILLED, MODEL)
     return [
         graph(
             "Cost per call",

@@ -10,6 +10,7 @@ import itertools
 import os
 import threading
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -368,29 +369,38 @@ class Table:
     def _instruments(self, generation: Generation) -> None:
         meter, observe = self.meter, self.observe
         meter.create_observable_counter(
-            "costspan.cost", [observe(self._costs)], "USD", "Money spent on model calls that have a price"
+            "costspan.cost",
+            [observe(partial(self._money, "cost", COMPONENT))],
+            "USD",
+            "Money spent on model calls that have a price",
         )
         meter.create_observable_counter(
-            "costspan.tokens", [observe(self._tokens)], "{token}", "Tokens used, each counted under one component"
+            "costspan.tokens",
+            [observe(partial(self._counted, "tokens", COMPONENT))],
+            "{token}",
+            "Tokens used, each counted under one component",
         )
         meter.create_observable_counter(
-            "costspan.calls", [observe(self._calls)], "{call}", "Model calls by the status of their price"
+            "costspan.calls",
+            [observe(partial(self._counted, "calls", conventions.STATUS))],
+            "{call}",
+            "Model calls by the status of their price",
         )
         meter.create_observable_counter(
             "costspan.usage.problems",
-            [observe(self._problems)],
+            [observe(partial(self._counted, "problems", PROBLEM))],
             "{call}",
             "Model calls whose counts contradict each other, or whose counts or provider were guessed",
         )
         meter.create_observable_counter(
             "costspan.tier.cost",
-            [observe(self._tiers)],
+            [observe(partial(self._money, "tiers", conventions.SERVICE_TIER))],
             "USD",
             "Part of the cost: calls served at another service tier than the standard one",
         )
         meter.create_observable_counter(
             "costspan.cost.wasted",
-            [observe(self._wasted)],
+            [observe(partial(self._money, "wasted", REASON))],
             "USD",
             "Part of the cost: calls that failed, and streams that were not read to their end",
         )
@@ -416,52 +426,22 @@ class Table:
     def _snapshot(self) -> list[_Row]:
         return list(self._rows.values())
 
-    def _costs(self) -> list[Observation]:
+    def _counted(self, kind: str, key: str) -> list[Observation]:
+        """The numbers of a kind, by what they are counted under."""
         with self._lock:
             return [
-                Observation(pico / PICO, row.labels(COMPONENT, component))
+                Observation(count, row.labels(key, value))
                 for row in self._snapshot()
-                for component, pico in row.cost.items()
+                for value, count in getattr(row, kind).items()
             ]
 
-    def _tokens(self) -> list[Observation]:
+    def _money(self, kind: str, key: str) -> list[Observation]:
+        """The amounts of a kind in USD, by what they are counted under."""
         with self._lock:
             return [
-                Observation(count, row.labels(COMPONENT, component))
+                Observation(pico / PICO, row.labels(key, value))
                 for row in self._snapshot()
-                for component, count in row.tokens.items()
-            ]
-
-    def _calls(self) -> list[Observation]:
-        with self._lock:
-            return [
-                Observation(count, row.labels(conventions.STATUS, status))
-                for row in self._snapshot()
-                for status, count in row.calls.items()
-            ]
-
-    def _problems(self) -> list[Observation]:
-        with self._lock:
-            return [
-                Observation(count, row.labels(PROBLEM, problem))
-                for row in self._snapshot()
-                for problem, count in row.problems.items()
-            ]
-
-    def _tiers(self) -> list[Observation]:
-        with self._lock:
-            return [
-                Observation(pico / PICO, row.labels(conventions.SERVICE_TIER, tier))
-                for row in self._snapshot()
-                for tier, pico in row.tiers.items()
-            ]
-
-    def _wasted(self) -> list[Observation]:
-        with self._lock:
-            return [
-                Observation(pico / PICO, row.labels(REASON, reason))
-                for row in self._snapshot()
-                for reason, pico in row.wasted.items()
+                for value, pico in getattr(row, kind).items()
             ]
 
     def _saved(self) -> list[Observation]:
