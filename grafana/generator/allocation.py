@@ -22,7 +22,6 @@ from grafana.generator.kit import (
     YELLOW,
     Column,
     bars,
-    by_threshold,
     figure,
     gained,
     graph,
@@ -34,7 +33,6 @@ from grafana.generator.kit import (
     spend_by,
     spent,
     stacked,
-    steps,
     top,
 )  # fmt: skip
 
@@ -55,10 +53,9 @@ def _nobodys(label: str, what: str) -> Builder[models.Panel]:
             units.PercentUnit,
             f"({none} or vector(0)) / ({spent('')} > 0)",
             4,
+            colors=((None, GREEN), (0.05, YELLOW), (0.25, ORANGE)),
         )
         .decimals(1)
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, GREEN), (0.05, YELLOW), (0.25, ORANGE)))
         .no_value("nothing spent")
     )
 

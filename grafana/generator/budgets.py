@@ -23,7 +23,6 @@ from grafana.generator.kit import (
     Column,
     all_or_some,
     bars,
-    by_threshold,
     figure,
     gained,
     graph,
@@ -89,9 +88,8 @@ def _top() -> list[Builder[models.Panel]]:
             units.Short,
             f"count({used} >= 1) or vector(0)",
             5,
-        )
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, GREEN), (1, RED))),
+            colors=((None, GREEN), (1, RED)),
+        ),
         figure(
             "Will be over",
             f"Budgets that will pass their limit before their period ends, at the pace of the last {_PACE}, or have. "
@@ -99,19 +97,16 @@ def _top() -> list[Builder[models.Panel]]:
             units.Short,
             f"count({_forecast()} > 1) or vector(0)",
             5,
-        )
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, GREEN), (1, ORANGE))),
+            colors=((None, GREEN), (1, ORANGE)),
+        ),
         figure(
             "Refused",
             f"Calls over the time range that a budget refused. {ESTIMATE}",
             units.Short,
             f"{refused} or vector(0)",
             5,
-        )
-        .decimals(0)
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, GREEN), (1, ORANGE))),
+            colors=((None, GREEN), (1, ORANGE)),
+        ).decimals(0),
         figure(
             "Held",
             f"Reserved by calls under way, over all budgets. {LEDGER}",
@@ -243,10 +238,8 @@ def _said() -> list[Builder[models.Panel]]:
             f"sort_desc({_of('unsettled_USD')})",
             _LEGEND,
             8,
-        )
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, BLUE)))
-        .no_value("nothing"),
+            colors=((None, BLUE),),
+        ).no_value("nothing"),
     ]
 
 

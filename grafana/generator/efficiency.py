@@ -25,7 +25,6 @@ from grafana.generator.kit import (
     YELLOW,
     Column,
     bars,
-    by_threshold,
     figure,
     gained,
     graph,
@@ -35,7 +34,6 @@ from grafana.generator.kit import (
     query,
     rows,
     stacked,
-    steps,
     top,
     variable,
 )  # fmt: skip
@@ -95,10 +93,8 @@ def _top() -> list[Builder[models.Panel]]:
             f"(sum(increase(costspan_cache_saved_USD_total{{{FILTER}}}[$__range])) or vector(0)) - "
             f"(sum(increase(costspan_cache_write_premium_USD_total{{{FILTER}}}[$__range])) or vector(0))",
             4,
-        )
-        .decimals(2)
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, ORANGE), (0, GREEN))),
+            colors=((None, ORANGE), (0, GREEN)),
+        ).decimals(2),
         figure(
             "Wasted",
             "What calls cost over the time range that failed after using tokens, or whose stream was not read to its "
@@ -107,10 +103,9 @@ def _top() -> list[Builder[models.Panel]]:
             units.PercentUnit,
             f"({gained(_WASTED)} or vector(0)) / ({_COST} > 0)",
             4,
+            colors=((None, GREEN), (0.01, YELLOW), (0.05, ORANGE)),
         )
         .decimals(2)
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, GREEN), (0.01, YELLOW), (0.05, ORANGE)))
         .no_value("nothing spent"),
         figure(
             "Failed calls",
@@ -119,10 +114,9 @@ def _top() -> list[Builder[models.Panel]]:
             units.PercentUnit,
             f"({failed} or vector(0)) / ({every} > 0)",
             4,
+            colors=((None, GREEN), (0.01, YELLOW), (0.05, ORANGE)),
         )
         .decimals(2)
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, GREEN), (0.01, YELLOW), (0.05, ORANGE)))
         .no_value("no calls"),
         figure(
             "At another tier",
@@ -201,10 +195,9 @@ def _tiers() -> list[Builder[models.Panel]]:
             top(8, f"{_standard_less_batch()} > 0"),
             f"{{{{{MODEL}}}}}",
             9,
+            colors=((None, GREEN),),
         )
         .decimals(2)
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, GREEN)))
         .no_value("no model in use has batch prices"),
         bars(
             "If $whatif had answered",
@@ -218,10 +211,9 @@ def _tiers() -> list[Builder[models.Panel]]:
             f"{{{{{MODEL}}}}}",
             9,
             below_zero=True,
+            colors=((None, ORANGE), (0, GREEN)),
         )
         .decimals(2)
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, ORANGE), (0, GREEN)))
         .no_value("no price of that model here: only models that are called are in the list"),
     ]
 

@@ -21,7 +21,6 @@ from grafana.generator.kit import (
     YELLOW,
     Column,
     bars,
-    by_threshold,
     figure,
     gained,
     graph,
@@ -30,7 +29,6 @@ from grafana.generator.kit import (
     query,
     rows,
     stacked,
-    steps,
 )  # fmt: skip
 from grafana.generator.overview import by_status
 
@@ -46,12 +44,14 @@ _STORE: Final = f"costspan_budget_store_failures_total{{{JOB_FILTER}}}"
 
 
 def _count(title: str, what: str, series: str, width: int = 4) -> Builder[models.Panel]:
-    return (
-        figure(title, f"{what} over the time range. {ESTIMATE}", units.Short, f"{gained(series)} or vector(0)", width)
-        .decimals(0)
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, GREEN), (1, ORANGE)))
-    )
+    return figure(
+        title,
+        f"{what} over the time range. {ESTIMATE}",
+        units.Short,
+        f"{gained(series)} or vector(0)",
+        width,
+        colors=((None, GREEN), (1, ORANGE)),
+    ).decimals(0)
 
 
 def _top() -> list[Builder[models.Panel]]:
@@ -68,10 +68,9 @@ def _top() -> list[Builder[models.Panel]]:
             units.Seconds,
             f"max({_AGE})",
             4,
+            colors=((None, GREEN), (45 * 86400, YELLOW), (90 * 86400, ORANGE)),
         )
         .decimals(0)
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, GREEN), (45 * 86400, YELLOW), (90 * 86400, ORANGE)))
         .no_value("no process reports"),
         _count("Unpriced calls", "Calls whose cost is not fully known", f'{CALLS}{{{FILTER}, {STATUS}=~"{UNPRICED}"}}'),
         _count("Internal errors", "Errors inside costspan. No call of yours was affected", _ERRORS),
@@ -84,9 +83,8 @@ def _top() -> list[Builder[models.Panel]]:
             units.Short,
             f"{overflow} or vector(0)",
             4,
-        )
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, GREEN), (1, ORANGE))),
+            colors=((None, GREEN), (1, ORANGE)),
+        ),
     ]
 
 
@@ -141,10 +139,9 @@ def _ours() -> list[Builder[models.Panel]]:
             f"sort_desc({gained(_ERRORS, 'job, costspan_where')} > 0)",
             "{{job}} · {{costspan_where}}",
             8,
+            colors=((None, ORANGE),),
         )
         .decimals(0)
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, ORANGE)))
         .no_value("none"),
         graph(
             "Store failures, per minute",

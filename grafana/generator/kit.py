@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -67,7 +67,9 @@ STATUS_COLORS: Final = {
     "unknown_provider": "dark-purple",
     "invalid_usage": "dark-orange",
 }
-USED: Final = ((None, GREEN), (0.75, YELLOW), (0.9, ORANGE), (1.0, RED))
+Colors = Sequence[tuple[float | None, str]]
+"""The colour of a figure from which value on; the first step, without a value, is below all others."""
+USED: Final[Colors] = ((None, GREEN), (0.75, YELLOW), (0.9, ORANGE), (1.0, RED))
 """Colours of a budget's used share."""
 
 
@@ -132,6 +134,8 @@ def quantile(q: float, histogram: str, by: str = "") -> str:
 
 # Panels.
 
+_PanelT = TypeVar("_PanelT", bargauge.Panel, stat.Panel)
+
 
 def steps(*values: tuple[float | None, str]) -> dashboard.ThresholdsConfig:
     return (
@@ -141,12 +145,12 @@ def steps(*values: tuple[float | None, str]) -> dashboard.ThresholdsConfig:
     )
 
 
-def fixed(color: str) -> dashboard.FieldColor:
-    return dashboard.FieldColor().mode(models.FieldColorModeId.FIXED).fixed_color(color)
-
-
-def by_threshold() -> dashboard.FieldColor:
-    return dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS)
+def _coloured(panel: _PanelT, colors: Colors) -> _PanelT:
+    """The panel in the colour of its value, or without colours in blue."""
+    color = dashboard.FieldColor()
+    if not colors:
+        return panel.color_scheme(color.mode(models.FieldColorModeId.FIXED).fixed_color(BLUE))
+    return panel.color_scheme(color.mode(models.FieldColorModeId.THRESHOLDS)).thresholds(steps(*colors))
 
 
 def override(field: str, color: str) -> tuple[str, list[models.DynamicConfigValue]]:
@@ -157,9 +161,11 @@ def last_value() -> common.ReduceDataOptions:
     return common.ReduceDataOptions().calcs(["lastNotNull"])
 
 
-def figure(title: str, description: str, unit: str, expr: str, width: int, height: int = 5) -> stat.Panel:
+def figure(
+    title: str, description: str, unit: str, expr: str, width: int, height: int = 5, *, colors: Colors = ()
+) -> stat.Panel:
     """One number, of the present."""
-    return (
+    panel = (
         stat.Panel()
         .title(title)
         .description(description)
@@ -169,10 +175,10 @@ def figure(title: str, description: str, unit: str, expr: str, width: int, heigh
         .reduce_options(last_value())
         .graph_mode(common_models.BigValueGraphMode.NONE)
         .color_mode(common_models.BigValueColorMode.VALUE)
-        .color_scheme(fixed(BLUE))
         .height(height)
         .span(width)
     )
+    return _coloured(panel, colors)
 
 
 def figures(
@@ -205,6 +211,7 @@ def bars(
     width: int,
     height: int = 9,
     *,
+    colors: Colors = (),
     below_zero: bool = False,
 ) -> bargauge.Panel:
     """Numbers of the present side by side, the longest first."""
@@ -226,11 +233,10 @@ def bars(
         .sizing(common_models.BarGaugeSizing.MANUAL)
         .min_viz_height(34)
         .max_viz_height(40)
-        .color_scheme(fixed(BLUE))
         .height(height)
         .span(width)
     )
-    return panel if below_zero else panel.min(0)
+    return _coloured(panel if below_zero else panel.min(0), colors)
 
 
 def spend_by(title: str, what: str, label: str, width: int = 6, height: int = 10) -> bargauge.Panel:

@@ -38,7 +38,6 @@ from grafana.generator.kit import (
     YELLOW,
     Column,
     bars,
-    by_threshold,
     columns,
     figure,
     figures,
@@ -55,7 +54,6 @@ from grafana.generator.kit import (
     spend_by,
     spent,
     stacked,
-    steps,
     to_date,
 )  # fmt: skip
 
@@ -127,10 +125,9 @@ def _top() -> list[Builder[models.Panel]]:
             units.PercentUnit,
             f"({unpriced} or vector(0)) / ({with_usage} > 0)",
             4,
+            colors=((None, GREEN), (0.0001, ORANGE), (0.05, RED)),
         )
         .decimals(2)
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, GREEN), (0.0001, ORANGE), (0.05, RED)))
         .no_value("no calls"),
         figure(
             "Refused",
@@ -139,10 +136,9 @@ def _top() -> list[Builder[models.Panel]]:
             units.Short,
             f"{refused} or vector(0)",
             4,
+            colors=((None, GREEN), (1, ORANGE)),
         )
         .decimals(0)
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, GREEN), (1, ORANGE)))
         .no_value("none"),
         bars(
             "Budgets: used",
@@ -152,12 +148,11 @@ def _top() -> list[Builder[models.Panel]]:
             f"{{{{{BUDGET}}}}} · {{{{{PERIOD}}}}}",
             12,
             8,
+            colors=USED,
         )
         .max(1)
         .decimals(0)
         .show_unfilled(True)
-        .color_scheme(by_threshold())
-        .thresholds(steps(*USED))
         .data_links([filter_link("costspan-budgets", "Show this budget", "budget", BUDGET)])
         .no_value("no budget configured"),
         bars(
@@ -169,12 +164,11 @@ def _top() -> list[Builder[models.Panel]]:
             f"{{{{{BUDGET}}}}} · {{{{{PERIOD}}}}}",
             12,
             8,
+            colors=((None, GREEN), (0.9, YELLOW), (1, ORANGE), (1.2, RED)),
         )
         .max(1)
         .decimals(0)
         .show_unfilled(True)
-        .color_scheme(by_threshold())
-        .thresholds(steps((None, GREEN), (0.9, YELLOW), (1, ORANGE), (1.2, RED)))
         .data_links([filter_link("costspan-budgets", "Show this budget", "budget", BUDGET)])
         .no_value("no budget configured"),
     ]
