@@ -25,6 +25,7 @@ from grafana.generator.kit import (
     figure,
     gained,
     graph,
+    increased,
     named,
     page,
     per_second,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from grafana_foundation_sdk.models import dashboard as models
 
 UID: Final = "costspan-allocation"
+
+_COST: Final = f"{COST}{{{FILTER}}}"
 
 
 def _nobodys(label: str, what: str) -> Builder[models.Panel]:
@@ -78,7 +81,7 @@ def _top() -> list[Builder[models.Panel]]:
             "Cost per call",
             f"Over the time range, of calls that have a cost. {ESTIMATE}",
             units.Dollars,
-            f"sum(increase({COST}{{{FILTER}}}[$__range])) / (sum(increase({BILLED}[$__range])) > 0)",
+            f"{increased(_COST)} / ({increased(BILLED)} > 0)",
             4,
         )
         .decimals(4)
@@ -91,8 +94,7 @@ def _top() -> list[Builder[models.Panel]]:
 
 def _allocation() -> list[Builder[models.Panel]]:
     by = f"{TEAM}, {FEATURE}, {TASK}"
-    cost = f"sum by ({by}) (increase({COST}{{{FILTER}}}[$__range]))"
-    billed = f"sum by ({by}) (increase({BILLED}[$__range]))"
+    a_call = f"{increased(_COST, by)} / ({increased(BILLED, by)} > 0)"
     return [
         spend_by("By team", "Cost by the team that costspan.track(team=...) named", TEAM, 8),
         spend_by("By feature", "Cost by the feature that costspan.track(feature=...) named", FEATURE, 8),
@@ -112,7 +114,7 @@ def _allocation() -> list[Builder[models.Panel]]:
                     1,
                 ),
                 Column("Calls", units.Short, named(gained(BILLED, by), TEAM, FEATURE, TASK), 0),
-                Column("A call", units.Dollars, named(f"{cost} / ({billed} > 0)", TEAM, FEATURE, TASK), 5),
+                Column("A call", units.Dollars, named(a_call, TEAM, FEATURE, TASK), 5),
             ],
             24,
             11,
@@ -126,11 +128,11 @@ def _course() -> list[Builder[models.Panel]]:
         return (
             stacked(graph(title, f"USD an hour. {RATE}", units.Dollars, 12))
             .decimals(2)
-            .with_target(query(named(f"{per_second(f'{COST}{{{FILTER}}}', label)} * 3600", label), f"{{{{{label}}}}}"))
+            .with_target(query(named(f"{per_second(_COST, label)} * 3600", label), f"{{{{{label}}}}}"))
         )
 
     def a_call(title: str, label: str) -> Builder[models.Panel]:
-        cost, billed = per_second(f"{COST}{{{FILTER}}}", label), per_second(BILLED, label)
+        cost, billed = per_second(_COST, label), per_second(BILLED, label)
         return (
             graph(title, f"What a call costs on average; calls that have a cost. {RATE}", units.Dollars, 12)
             .decimals(4)
@@ -147,14 +149,14 @@ def _course() -> list[Builder[models.Panel]]:
 
 def _people() -> list[Builder[models.Panel]]:
     def of(title: str, label: str, attribute: str) -> bargauge.Panel:
-        filters = f'{FILTER}, {label}!=""'
+        named_cost = f'{COST}{{{FILTER}, {label}!=""}}'
         return (
             bars(
                 title,
                 f"The ten highest over the time range. Needs the label {label}: add {attribute} to COSTSPAN_DIMENSIONS "
                 f"(and COSTSPAN_USER_KEY to hash user ids), mind the number of values it may have. {ESTIMATE}",
                 units.Dollars,
-                top(10, f"sum by ({label}) (increase({COST}{{{filters}}}[$__range]))"),
+                top(10, increased(named_cost, label)),
                 f"{{{{{label}}}}}",
                 12,
                 10,

@@ -28,6 +28,7 @@ from grafana.generator.kit import (
     figure,
     gained,
     graph,
+    increased,
     named,
     page,
     per_second,
@@ -45,16 +46,14 @@ if TYPE_CHECKING:
 
 UID: Final = "costspan-efficiency"
 
-_COST: Final = f"sum(increase({COST}{{{FILTER}}}[$__range]))"
+_COST: Final = increased(f"{COST}{{{FILTER}}}")
+_TOKENS: Final = f"{TOKENS}{{{FILTER}}}"
+_SAVED: Final = f"costspan_cache_saved_USD_total{{{FILTER}}}"
 _WASTED: Final = f"costspan_cost_wasted_USD_total{{{FILTER}}}"
 _TIERED: Final = f"costspan_tier_cost_USD_total{{{FILTER}}}"
 _PRICE: Final = "costspan_price_USD"
 _BY_MODEL: Final = f"{PROVIDER}, {MODEL}, {COMPONENT}"
 _AT_LIST: Final = "At list prices, for prompts below any context tier: an estimate."
-
-
-def _tokens_of(by: str) -> str:
-    return f"sum by ({by}) (increase({TOKENS}{{{FILTER}}}[$__range]))"
 
 
 def _price(by: str, filters: str) -> str:
@@ -65,14 +64,15 @@ def _standard_less_batch() -> str:
     """Picks the models that have batch prices; USD by provider and model."""
     standard = _price(_BY_MODEL, f'{CALL_FILTER}, {TIER}="standard"')
     batch = _price(_BY_MODEL, f'{CALL_FILTER}, {TIER}="batch"')
-    return f"sum by ({PROVIDER}, {MODEL}) ({_tokens_of(_BY_MODEL)} / 1e6 * ({standard} - {batch}))"
+    return f"sum by ({PROVIDER}, {MODEL}) ({increased(_TOKENS, _BY_MODEL)} / 1e6 * ({standard} - {batch}))"
 
 
 def _top() -> list[Builder[models.Panel]]:
-    cached = f'sum(increase({TOKENS}{{{FILTER}, {COMPONENT}="cache_read"}}[$__range]))'
-    read = f'sum(increase({TOKENS}{{{FILTER}, {COMPONENT}=~"input|cache_read|cache_write"}}[$__range]))'
-    failed = f'sum(increase({DURATION}_count{{{CALL_FILTER}, error_type!=""}}[$__range]))'
-    every = f"sum(increase({DURATION}_count{{{CALL_FILTER}}}[$__range]))"
+    cached = increased(f'{TOKENS}{{{FILTER}, {COMPONENT}="cache_read"}}')
+    read = increased(f'{TOKENS}{{{FILTER}, {COMPONENT}=~"input|cache_read|cache_write"}}')
+    failed = increased(f'{DURATION}_count{{{CALL_FILTER}, error_type!=""}}')
+    every = increased(f"{DURATION}_count{{{CALL_FILTER}}}")
+    premium = increased(f"costspan_cache_write_premium_USD_total{{{FILTER}}}")
     return [
         figure("Spend", f"Over the time range. {ESTIMATE}", units.Dollars, _COST, 4)
         .decimals(2)
@@ -90,8 +90,7 @@ def _top() -> list[Builder[models.Panel]]:
             "Saved by caching",
             f"Cached tokens at the input rate less what they cost, less the premium for writing them. {ESTIMATE}",
             units.Dollars,
-            f"(sum(increase(costspan_cache_saved_USD_total{{{FILTER}}}[$__range])) or vector(0)) - "
-            f"(sum(increase(costspan_cache_write_premium_USD_total{{{FILTER}}}[$__range])) or vector(0))",
+            f"({increased(_SAVED)} or vector(0)) - ({premium} or vector(0))",
             4,
             colors=((None, ORANGE), (0, GREEN)),
         ).decimals(2),
@@ -132,7 +131,7 @@ def _top() -> list[Builder[models.Panel]]:
 
 def _caching() -> list[Builder[models.Panel]]:
     def tokens(components: str) -> str:
-        return f'sum by ({FEATURE}) (increase({TOKENS}{{{FILTER}, {COMPONENT}=~"{components}"}}[$__range]))'
+        return increased(f'{TOKENS}{{{FILTER}, {COMPONENT}=~"{components}"}}', FEATURE)
 
     return [
         cache_hit_rate(MODEL, "model", 8),
@@ -158,9 +157,7 @@ def _caching() -> list[Builder[models.Panel]]:
                 Column(
                     "Saved",
                     units.Dollars,
-                    named(
-                        f"sum by ({FEATURE}) (increase(costspan_cache_saved_USD_total{{{FILTER}}}[$__range]))", FEATURE
-                    ),
+                    named(increased(_SAVED, FEATURE), FEATURE),
                     2,
                 ),
             ],
@@ -172,8 +169,8 @@ def _caching() -> list[Builder[models.Panel]]:
 
 
 def _tiers() -> list[Builder[models.Panel]]:
-    tiered = f"sum by ({TIER}) (increase({_TIERED}[$__range]))"
-    rest = f'label_replace({_COST} - (sum(increase({_TIERED}[$__range])) or vector(0)), "{TIER}", "standard", "", "")'
+    tiered = increased(_TIERED, TIER)
+    rest = f'label_replace({_COST} - ({increased(_TIERED)} or vector(0)), "{TIER}", "standard", "", "")'
     return [
         bars(
             "Spend by service tier",
@@ -222,7 +219,7 @@ def _if_other() -> str:
     """USD by model: its tokens at its own standard prices less the same tokens at those of $whatif."""
     own = _price(_BY_MODEL, f'{CALL_FILTER}, {TIER}="standard"')
     other = _price(COMPONENT, f'{MODEL}=~"$whatif", {TIER}="standard"')
-    tokens = _tokens_of(_BY_MODEL)
+    tokens = increased(_TOKENS, _BY_MODEL)
     return (
         f"sum by ({MODEL}) ({tokens} / 1e6 * {own}) - "
         f"sum by ({MODEL}) ({tokens} / 1e6 * on ({COMPONENT}) group_left () {other} and {own})"
@@ -230,6 +227,7 @@ def _if_other() -> str:
 
 
 def _waste() -> list[Builder[models.Panel]]:
+    failed = f'{DURATION}_count{{{CALL_FILTER}, error_type!=""}}'
     return [
         graph(
             "Wasted, per hour",
@@ -258,12 +256,7 @@ def _waste() -> list[Builder[models.Panel]]:
                 ["mean", "max"],
             )
         )
-        .with_target(
-            query(
-                f'sum by (error_type) (rate({DURATION}_count{{{CALL_FILTER}, error_type!=""}}[$__rate_interval])) * 60',
-                "{{error_type}}",
-            )
-        )
+        .with_target(query(f"{per_second(failed, 'error_type')} * 60", "{{error_type}}"))
         .no_value("no call failed"),
         stacked(
             graph(

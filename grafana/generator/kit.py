@@ -102,7 +102,7 @@ def spent(by: str, window: str = "$__range", more: str = "", ago: str = "") -> s
 
 def to_date(record: str) -> str:
     """What a rule has added up since a date, or what was gained in the range where it could not see all of it."""
-    estimated = f"sum(increase({COST}{{{FILTER}}}[$__range]))"
+    estimated = increased(f"{COST}{{{FILTER}}}")
     return f"(sum({record}{{{FILTER}}}) unless on () {since_the_rules('$__range')} or {estimated})"
 
 
@@ -117,6 +117,11 @@ def top(count: int, expr: str) -> str:
     return f"sort_desc(topk({count}, {expr}))"
 
 
+def increased(series: str, by: str = "") -> str:
+    """The increase of counters over the time range: an estimate, which misses their first events."""
+    return f"sum by ({by}) (increase({series}[$__range]))" if by else f"sum(increase({series}[$__range]))"
+
+
 def gained(series: str, by: str = "", window: str = "$__range") -> str:
     """What a counter gained in a window. Its first event makes the series, which increase() alone would not count."""
     grouped = f" by ({by})" if by else ""
@@ -129,7 +134,8 @@ def per_second(series: str, by: str) -> str:
 
 def quantile(q: float, histogram: str, by: str = "") -> str:
     labels = f"le, {by}" if by else "le"
-    return f"histogram_quantile({q}, sum by ({labels}) (rate({histogram}_bucket{{{CALL_FILTER}}}[$__rate_interval])))"
+    buckets = per_second(f"{histogram}_bucket{{{CALL_FILTER}}}", labels)
+    return f"histogram_quantile({q}, {buckets})"
 
 
 # Panels.

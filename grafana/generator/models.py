@@ -28,6 +28,7 @@ from grafana.generator.kit import (
     Column,
     gained,
     graph,
+    increased,
     page,
     per_second,
     quantile,
@@ -49,19 +50,17 @@ _COST: Final = f"{COST}{{{FILTER}}}"
 _TOKENS: Final = f"{TOKENS}{{{FILTER}}}"
 
 
-def _in_range(counter: str) -> str:
-    return f"sum by ({_BY}) (increase({counter}[$__range]))"
-
-
 def _quantile(q: float, histogram: str) -> str:
-    return f"histogram_quantile({q}, sum by (le, {_BY}) (increase({histogram}_bucket{{{CALL_FILTER}}}[$__range]))) > 0"
+    buckets = increased(f"{histogram}_bucket{{{CALL_FILTER}}}", f"le, {_BY}")
+    return f"histogram_quantile({q}, {buckets}) > 0"
 
 
 def _comparison() -> list[Builder[models.Panel]]:
-    failed = _in_range(f'{DURATION}_count{{{CALL_FILTER}, error_type!=""}}')
-    every = _in_range(f"{DURATION}_count{{{CALL_FILTER}}}")
-    cached = _in_range(f'{TOKENS}{{{FILTER}, {COMPONENT}="cache_read"}}')
-    read = _in_range(f'{TOKENS}{{{FILTER}, {COMPONENT}=~"input|cache_read|cache_write"}}')
+    cost = increased(_COST, _BY)
+    failed = increased(f'{DURATION}_count{{{CALL_FILTER}, error_type!=""}}', _BY)
+    every = increased(f"{DURATION}_count{{{CALL_FILTER}}}", _BY)
+    cached = increased(f'{TOKENS}{{{FILTER}, {COMPONENT}="cache_read"}}', _BY)
+    read = increased(f'{TOKENS}{{{FILTER}, {COMPONENT}=~"input|cache_read|cache_write"}}', _BY)
     return [
         rows(
             "Models compared",
@@ -75,9 +74,9 @@ def _comparison() -> list[Builder[models.Panel]]:
             {PROVIDER: "Provider", MODEL: "Model"},
             [
                 Column("Calls", units.Short, gained(BILLED, _BY), 0),
-                Column("Cost", units.Dollars, _in_range(_COST), 2),
-                Column("A call", units.Dollars, f"{_in_range(_COST)} / ({_in_range(BILLED)} > 0)", 5),
-                Column("1k tokens", units.Dollars, f"1000 * {_in_range(_COST)} / ({_in_range(_TOKENS)} > 0)", 5),
+                Column("Cost", units.Dollars, cost, 2),
+                Column("A call", units.Dollars, f"{cost} / ({increased(BILLED, _BY)} > 0)", 5),
+                Column("1k tokens", units.Dollars, f"1000 * {cost} / ({increased(_TOKENS, _BY)} > 0)", 5),
                 Column("p95", units.Seconds, _quantile(0.95, DURATION), 1),
                 Column("First chunk, p95", units.Seconds, _quantile(0.95, FIRST_CHUNK), 1),
                 Column(
@@ -149,10 +148,8 @@ def _cost() -> list[Builder[models.Panel]]:
 
 
 def _speed() -> list[Builder[models.Panel]]:
-    seconds_a_call = (
-        f"sum by ({MODEL}) (rate({DURATION}_sum{{{CALL_FILTER}}}[$__rate_interval])) / "
-        f"(sum by ({MODEL}) (rate({DURATION}_count{{{CALL_FILTER}}}[$__rate_interval])) > 0)"
-    )
+    seconds = per_second(f"{DURATION}_sum{{{CALL_FILTER}}}", MODEL)
+    calls = per_second(f"{DURATION}_count{{{CALL_FILTER}}}", MODEL)
     used = f"gen_ai_client_token_usage_sum{{{CALL_FILTER}}}"
     counted = f'gen_ai_client_token_usage_count{{{CALL_FILTER}, gen_ai_token_type="input"}}'
     tokens_a_call = f"{per_second(used, MODEL)} / ({per_second(counted, MODEL)} > 0)"
@@ -180,7 +177,7 @@ def _speed() -> list[Builder[models.Panel]]:
             units.Seconds,
             8,
             ["mean", "lastNotNull"],
-        ).with_target(query(seconds_a_call, _LEGEND)),
+        ).with_target(query(f"{seconds} / ({calls} > 0)", _LEGEND)),
         graph(
             "Tokens a call",
             f"Mean tokens of a call by model, input (cached ones included) and output together. {NOT_BY_TEAM}",

@@ -44,6 +44,7 @@ from grafana.generator.kit import (
     filter_link,
     gained,
     graph,
+    increased,
     named,
     override,
     page,
@@ -72,7 +73,7 @@ def projected() -> str:
     """The month to date, and the pace of the last seven days (or as many as there are) for the rest of the month."""
     pace = f"sum(sum_over_time(costspan:cost_USD:delta1m{{{FILTER}}}[7d])) / {_DAYS_OF_RULES}"
     rest = f"scalar(days_in_month() - {_DAYS_GONE})"
-    by_the_counter = f"sum(increase({COST}{{{FILTER}}}[$__range])) * scalar(days_in_month()) * 86400 / $__range_s"
+    by_the_counter = f"{increased(f'{COST}{{{FILTER}}}')} * scalar(days_in_month()) * 86400 / $__range_s"
     return f"({to_date('costspan:cost_USD:month_to_date')} + {pace} * {rest}) or {by_the_counter}"
 
 
@@ -282,11 +283,8 @@ def cache_hit_rate(by: str, whom: str, width: int) -> timeseries.Panel:
 
 def cache_money(width: int) -> stat.Panel:
     """What caching saved, cost, and the balance."""
-
-    def of(metric: str) -> str:
-        return f"sum(increase({metric}{{{FILTER}}}[$__range]))"
-
-    saved, premium = of("costspan_cache_saved_USD_total"), of("costspan_cache_write_premium_USD_total")
+    saved = increased(f"costspan_cache_saved_USD_total{{{FILTER}}}")
+    premium = increased(f"costspan_cache_write_premium_USD_total{{{FILTER}}}")
     return (
         figures(
             "Money saved by caching",
