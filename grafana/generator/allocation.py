@@ -101,9 +101,8 @@ def _allocation() -> list[Builder[models.Panel]]:
         spend_by("By task", "Cost by the task that costspan.track(task=...) named", TASK, 8),
         rows(
             "Top spenders",
-            f"The 20 highest of team, feature and task together, over the time range: cost and share of all. {EXACT} "
-            "Calls "
-            "that have a cost and what one costs are estimates with increase().",
+            "The 20 highest of team, feature and task together, over the time range: cost and share of all. "
+            f"{EXACT} Calls that have a cost and what one costs are estimates with increase().",
             {TEAM: "Team", FEATURE: "Feature", TASK: "Task"},
             [
                 Column("Cost", units.Dollars, top(20, named(spent(by), TEAM, FEATURE, TASK)), 2),
@@ -153,8 +152,9 @@ def _people() -> list[Builder[models.Panel]]:
         return (
             bars(
                 title,
-                f"The ten highest over the time range. Needs the label {label}: add {attribute} to COSTSPAN_DIMENSIONS "
-                f"(and COSTSPAN_USER_KEY to hash user ids), mind the number of values it may have. {ESTIMATE}",
+                f"The ten highest over the time range. Needs the label {label}: "
+                f"add {attribute} to COSTSPAN_DIMENSIONS (and COSTSPAN_USER_KEY to hash user ids), "
+                f"mind the number of values it may have. {ESTIMATE}",
                 units.Dollars,
                 top(10, increased(named_cost, label)),
                 f"{{{{{label}}}}}",

@@ -116,11 +116,9 @@ def _top() -> list[Builder[models.Panel]]:
         ).no_value("nothing"),
         rows(
             "Every budget",
-            "Limit, spent, held by calls under way, what remains, the used share, the forecast share at the period's "
-            "end "
-            f"and the time until the limit at the pace of the last {_PACE}, and the time left of the period. A budget "
-            "that "
-            f"spends nothing now has no time to its limit. {LEDGER}",
+            "Limit, spent, held by calls under way, what remains, the used share, "
+            f"the forecast share at the period's end and the time until the limit at the pace of the last {_PACE}, "
+            f"and the time left of the period. A budget that spends nothing now has no time to its limit. {LEDGER}",
             {BUDGET: "Budget", PERIOD: "Period"},
             [
                 Column("Limit", units.Dollars, limit),
@@ -191,9 +189,8 @@ def _course() -> list[Builder[models.Panel]]:
         .no_value("no budget configured"),
         graph(
             "Held by calls under way",
-            "Reserved for calls that have not ended. Holds that stay are calls that never came back: they are charged "
-            "at "
-            f"their estimate when they expire. {LEDGER}",
+            "Reserved for calls that have not ended. Holds that stay are calls that never came back: "
+            f"they are charged at their estimate when they expire. {LEDGER}",
             units.Dollars,
             12,
             ["max", "lastNotNull"],
@@ -207,8 +204,9 @@ def _said() -> list[Builder[models.Panel]]:
     decisions = stacked(
         graph(
             "Decisions, per minute",
-            "What budgets said to calls: allowed, warned (let through above the limit), downgraded (another model was "
-            "called), bypassed (a critical call passed), refused. An estimate with rate().",
+            "What budgets said to calls: "
+            "allowed, warned (let through above the limit), downgraded (another model was called), "
+            "bypassed (a critical call passed), refused. An estimate with rate().",
             units.Short,
             8,
             ["mean", "max"],
@@ -232,8 +230,8 @@ def _said() -> list[Builder[models.Panel]]:
         .no_value("none"),
         bars(
             "Never settled",
-            "Part of what is spent: estimates of calls that never told what they cost, because their process died or "
-            f"the answer was lost. {LEDGER}",
+            "Part of what is spent: estimates of calls that never told what they cost, "
+            f"because their process died or the answer was lost. {LEDGER}",
             units.Dollars,
             f"sort_desc({_of('unsettled_USD')})",
             _LEGEND,

@@ -96,9 +96,8 @@ def _top() -> list[Builder[models.Panel]]:
         ).decimals(2),
         figure(
             "Wasted",
-            "What calls cost over the time range that failed after using tokens, or whose stream was not read to its "
-            "end, as a "
-            f"share of all. {ESTIMATE}",
+            "What calls cost over the time range that failed after using tokens, "
+            f"or whose stream was not read to its end, as a share of all. {ESTIMATE}",
             units.PercentUnit,
             f"({gained(_WASTED)} or vector(0)) / ({_COST} > 0)",
             4,
@@ -108,8 +107,8 @@ def _top() -> list[Builder[models.Panel]]:
         .no_value("nothing spent"),
         figure(
             "Failed calls",
-            f"Share of the calls over the time range that failed. Most providers bill nothing for them. {NOT_BY_TEAM} "
-            f"{ESTIMATE}",
+            "Share of the calls over the time range that failed. "
+            f"Most providers bill nothing for them. {NOT_BY_TEAM} {ESTIMATE}",
             units.PercentUnit,
             f"({failed} or vector(0)) / ({every} > 0)",
             4,
@@ -138,9 +137,8 @@ def _caching() -> list[Builder[models.Panel]]:
         cache_money(6),
         rows(
             "Caching by feature",
-            "Input tokens over the time range, the share read from the cache, and what reading them saved: a feature "
-            "with many "
-            f"tokens and a small share is where caching is worth looking at. {ESTIMATE}",
+            "Input tokens over the time range, the share read from the cache, and what reading them saved: "
+            f"a feature with many tokens and a small share is where caching is worth looking at. {ESTIMATE}",
             {FEATURE: "Feature"},
             [
                 Column("Input tokens", units.Short, named(tokens("input|cache_read|cache_write"), FEATURE), 1),
@@ -184,10 +182,9 @@ def _tiers() -> list[Builder[models.Panel]]:
         .no_value("nothing spent"),
         bars(
             "If it could have waited: batch",
-            "What the tokens of the time range would have cost less at the batch prices of their models, if all of "
-            "those calls "
-            f"could wait up to a day. Upper bound: calls that were batched or flex already are in it too. {_AT_LIST} "
-            f"{ESTIMATE}",
+            "What the tokens of the time range would have cost less at the batch prices of their models, "
+            "if all of those calls could wait up to a day. "
+            f"Upper bound: calls that were batched or flex already are in it too. {_AT_LIST} {ESTIMATE}",
             units.Dollars,
             top(8, f"{_standard_less_batch()} > 0"),
             f"{{{{{MODEL}}}}}",
@@ -198,11 +195,9 @@ def _tiers() -> list[Builder[models.Panel]]:
         .no_value("no model in use has batch prices"),
         bars(
             "If $whatif had answered",
-            "What each model's tokens of the time range would have cost at the prices of the model chosen above as "
-            "What if, "
-            "less what they cost at their own; negative is dearer. Another model counts and answers in other numbers "
-            "of tokens. "
-            f"{_AT_LIST} {ESTIMATE}",
+            "What each model's tokens of the time range would have cost "
+            "at the prices of the model chosen above as What if, less what they cost at their own; negative is dearer. "
+            f"Another model counts and answers in other numbers of tokens. {_AT_LIST} {ESTIMATE}",
             units.Dollars,
             f"sort_desc({_if_other()})",
             f"{{{{{MODEL}}}}}",
@@ -231,9 +226,8 @@ def _waste() -> list[Builder[models.Panel]]:
     return [
         graph(
             "Wasted, per hour",
-            "USD an hour of calls that failed after using tokens, and of streams that the application stopped reading, "
-            "by "
-            f"reason and model. {RATE}",
+            "USD an hour of calls that failed after using tokens, "
+            f"and of streams that the application stopped reading, by reason and model. {RATE}",
             units.Dollars,
             8,
             ["mean", "max"],
@@ -248,9 +242,8 @@ def _waste() -> list[Builder[models.Panel]]:
         stacked(
             graph(
                 "Failed calls by error, per minute",
-                "A retry that the application makes is a call of its own here; those that an SDK makes by itself are "
-                "inside one "
-                f"call and cannot be seen. {NOT_BY_TEAM} {RATE}",
+                "A retry that the application makes is a call of its own here; "
+                f"those that an SDK makes by itself are inside one call and cannot be seen. {NOT_BY_TEAM} {RATE}",
                 units.Short,
                 8,
                 ["mean", "max"],
@@ -261,9 +254,8 @@ def _waste() -> list[Builder[models.Panel]]:
         stacked(
             graph(
                 "Spend by component, per hour",
-                "USD an hour of input, cache reads, cache writes, output and other (tools, searches): what a shorter "
-                "prompt or a "
-                f"shorter answer would act on. {RATE}",
+                "USD an hour of input, cache reads, cache writes, output and other (tools, searches): "
+                f"what a shorter prompt or a shorter answer would act on. {RATE}",
                 units.Dollars,
                 8,
                 ["mean", "max"],

@@ -62,9 +62,8 @@ def _top() -> list[Builder[models.Panel]]:
         figure("Processes", "That report now.", units.Short, f"count({_AGE})", 4).no_value("none"),
         figure(
             "Newest price",
-            "Age of the newest price in the price book of the process with the oldest book. Providers change prices "
-            "every few "
-            "weeks: costspan prices update, or a newer release.",
+            "Age of the newest price in the price book of the process with the oldest book. "
+            "Providers change prices every few weeks: costspan prices update, or a newer release.",
             units.Seconds,
             f"max({_AGE})",
             4,
@@ -77,9 +76,9 @@ def _top() -> list[Builder[models.Panel]]:
         _count("Store failures", "Steps that the store of the budgets failed at", _STORE),
         figure(
             "Overflowing series",
-            "Series of calls that are counted under _overflow, because a label has too many values "
-            "(COSTSPAN_MAX_LABEL_VALUES) "
-            "or a metric too many series. The money is whole; whose it is, is not.",
+            "Series of calls that are counted under _overflow, "
+            "because a label has too many values (COSTSPAN_MAX_LABEL_VALUES) or a metric too many series. "
+            "The money is whole; whose it is, is not.",
             units.Short,
             f"{overflow} or vector(0)",
             4,
@@ -94,9 +93,9 @@ def _prices() -> list[Builder[models.Panel]]:
     return [
         rows(
             "What has no price",
-            "Calls over the time range whose cost is not fully known, by model, and why. Add the price to a price "
-            "file, or a newer "
-            f"price book: costspan explain PROVIDER MODEL tells what is known. {ESTIMATE}",
+            "Calls over the time range whose cost is not fully known, by model, and why. "
+            "Add the price to a price file, or a newer price book: "
+            f"costspan explain PROVIDER MODEL tells what is known. {ESTIMATE}",
             {"job": "Job", PROVIDER: "Provider", MODEL: "Model", STATUS: "Status"},
             [
                 Column("Calls", units.Short, f"{unpriced} > 0", 0),
@@ -116,9 +115,8 @@ def _prices() -> list[Builder[models.Panel]]:
         stacked(
             graph(
                 "Doubtful usage, per minute",
-                "Calls a minute whose counts contradict each other (inconsistent), or whose counts or provider were "
-                "guessed, as of "
-                f"spans that other libraries make. {RATE}",
+                "Calls a minute whose counts contradict each other (inconsistent), "
+                f"or whose counts or provider were guessed, as of spans that other libraries make. {RATE}",
                 units.Short,
                 12,
                 ["mean", "max"],
@@ -133,8 +131,8 @@ def _ours() -> list[Builder[models.Panel]]:
     return [
         bars(
             "Internal errors by place",
-            "Errors inside costspan over the time range, by job and place; each place is logged once with its "
-            f"traceback. {ESTIMATE}",
+            "Errors inside costspan over the time range, by job and place; "
+            f"each place is logged once with its traceback. {ESTIMATE}",
             units.Short,
             f"sort_desc({gained(_ERRORS, 'job, costspan_where')} > 0)",
             "{{job}} · {{costspan_where}}",
@@ -145,9 +143,8 @@ def _ours() -> list[Builder[models.Panel]]:
         .no_value("none"),
         graph(
             "Store failures, per minute",
-            "Steps a minute that the store of the budgets failed at, by job. What a budget does then is its "
-            "on_store_error: allow, "
-            f"deny or local. {RATE}",
+            "Steps a minute that the store of the budgets failed at, by job. "
+            f"What a budget does then is its on_store_error: allow, deny or local. {RATE}",
             units.Short,
             8,
             ["max", "lastNotNull"],
@@ -157,8 +154,8 @@ def _ours() -> list[Builder[models.Panel]]:
         .no_value("no budget has a store"),
         graph(
             "Series by metric",
-            "Series that the jobs make of the costspan metrics that have the most. The bound is 1,900 a metric and "
-            "process.",
+            "Series that the jobs make of the costspan metrics that have the most. "
+            "The bound is 1,900 a metric and process.",
             units.Short,
             8,
             ["max", "lastNotNull"],

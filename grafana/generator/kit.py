@@ -48,8 +48,8 @@ UNPRICED: Final = "unknown_model|unknown_provider|partial|invalid_usage"
 """Statuses of calls whose cost is missing from the totals, in whole or in part."""
 
 EXACT: Final = (
-    "Added up minute by minute by the recording rules. Where they did not run all the time, it is an estimate with "
-    "increase(), which misses what a process spent before it was first scraped."
+    "Added up minute by minute by the recording rules. Where they did not run all the time, "
+    "it is an estimate with increase(), which misses what a process spent before it was first scraped."
 )
 ESTIMATE: Final = "An estimate with increase(), which misses what happened before a process was first scraped."
 RATE: Final = "An estimate with rate()."

@@ -64,13 +64,11 @@ def _comparison() -> list[Builder[models.Panel]]:
     return [
         rows(
             "Models compared",
-            "Over the time range: calls with a cost and what they cost in all, a call, and a thousand tokens of input "
-            "and "
-            "output together; duration and time to the first chunk that 95 % of the calls stay under; share that "
-            "failed; "
-            "share of input tokens read from the cache. Durations and errors: "
-            f"{NOT_BY_TEAM[0].lower()}{NOT_BY_TEAM[1:]} "
-            f"{ESTIMATE}",
+            "Over the time range: calls with a cost and what they cost in all, "
+            "a call, and a thousand tokens of input and output together; "
+            "duration and time to the first chunk that 95 % of the calls stay under; "
+            "share that failed; share of input tokens read from the cache. "
+            f"Durations and errors: {NOT_BY_TEAM[0].lower()}{NOT_BY_TEAM[1:]} {ESTIMATE}",
             {PROVIDER: "Provider", MODEL: "Model"},
             [
                 Column("Calls", units.Short, gained(BILLED, _BY), 0),
@@ -113,9 +111,8 @@ def _cost() -> list[Builder[models.Panel]]:
         .no_value("no calls"),
         graph(
             "Cost per 1,000 tokens",
-            "What a thousand tokens cost on average, input and output together, by model: it moves with the mix of the "
-            "two, "
-            f"with caching, tiers and prices. {RATE}",
+            "What a thousand tokens cost on average, input and output together, by model: "
+            f"it moves with the mix of the two, with caching, tiers and prices. {RATE}",
             units.Dollars,
             12,
             ["mean", "max"],
@@ -198,10 +195,9 @@ def _prices() -> list[Builder[models.Panel]]:
     return [
         rows(
             "Price list",
-            "What the price book of the running processes says today, in USD per million tokens, for prompts below any "
-            "context tier, for the models in use and each service tier with prices of its own. Cache writes: those of "
-            "the "
-            "shortest lifetime. What calls really cost is above.",
+            "What the price book of the running processes says today, in USD per million tokens, "
+            "for prompts below any context tier, for the models in use and each service tier with prices of its own. "
+            "Cache writes: those of the shortest lifetime. What calls really cost is above.",
             {PROVIDER: "Provider", MODEL: "Model", TIER: "Tier"},
             [
                 Column("Input", units.Dollars, price("input"), 3),
@@ -221,9 +217,8 @@ def dashboard() -> dict[str, Any]:
     return page(
         UID,
         "Models & providers",
-        "The models beside one another: cost per call and per 1,000 tokens, latency, time to first chunk, errors, "
-        "tokens, "
-        "prices.",
+        "The models beside one another: "
+        "cost per call and per 1,000 tokens, latency, time to first chunk, errors, tokens, prices.",
         [
             (None, _comparison()),
             ("Cost and use", _cost()),

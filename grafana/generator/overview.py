@@ -108,10 +108,9 @@ def _top() -> list[Builder[models.Panel]]:
         ),
         figure(
             "Projected month",
-            "The month to date, and for the rest of the month the pace of the last seven days (UTC). A straight "
-            "line, and so an estimate, "
-            "not a promise: a launch or a holiday is not in it. Without the recording rules: the pace of the time "
-            "range.",
+            "The month to date, and for the rest of the month the pace of the last seven days (UTC). "
+            "A straight line, and so an estimate, not a promise: a launch or a holiday is not in it. "
+            "Without the recording rules: the pace of the time range.",
             units.Dollars,
             projected(),
             4,
@@ -120,9 +119,9 @@ def _top() -> list[Builder[models.Panel]]:
         .no_value("nothing yet"),
         figure(
             "Unpriced",
-            "Share of the calls over the time range whose cost is not fully known: model or provider not in the price "
-            "book, a meter without a rate, or a usage that cannot be. Their money is missing from every figure here. "
-            f"{ESTIMATE}",
+            "Share of the calls over the time range whose cost is not fully known: "
+            "model or provider not in the price book, a meter without a rate, or a usage that cannot be. "
+            f"Their money is missing from every figure here. {ESTIMATE}",
             units.PercentUnit,
             f"({unpriced} or vector(0)) / ({with_usage} > 0)",
             4,
@@ -132,8 +131,8 @@ def _top() -> list[Builder[models.Panel]]:
         .no_value("no calls"),
         figure(
             "Refused",
-            "Calls over the time range that a budget with the policy block refused. Such a budget stops short of its "
-            f"limit, so it may refuse below 100 %. Filtered by job alone. {ESTIMATE}",
+            "Calls over the time range that a budget with the policy block refused. "
+            f"Such a budget stops short of its limit, so it may refuse below 100 %. Filtered by job alone. {ESTIMATE}",
             units.Short,
             f"{refused} or vector(0)",
             4,
@@ -212,8 +211,8 @@ def _spend() -> list[Builder[models.Panel]]:
         columns(
             graph(
                 "Spend per day, 30 days",
-                "Spend of each day (UTC) that is over, by provider, whatever the time range; a column stands at the "
-                f"midnight that ends its day. {EXACT}",
+                "Spend of each day (UTC) that is over, by provider, whatever the time range; "
+                f"a column stands at the midnight that ends its day. {EXACT}",
                 units.Dollars,
                 14,
                 ["mean", "max"],
@@ -246,8 +245,9 @@ def by_status(width: int, height: int = 9) -> timeseries.Panel:
     panel = stacked(
         graph(
             "Calls by price status, per minute",
-            "Calls a minute by what is known of their cost. Only priced, free and estimated calls are wholly in the "
-            f"totals; no_usage are calls that reported none, as failed ones do. {RATE}",
+            "Calls a minute by what is known of their cost. "
+            "Only priced, free and estimated calls are wholly in the totals; "
+            f"no_usage are calls that reported none, as failed ones do. {RATE}",
             units.Short,
             width,
             ["mean", "max"],
@@ -268,9 +268,8 @@ def cache_hit_rate(by: str, whom: str, width: int) -> timeseries.Panel:
     return (
         graph(
             "Cache hit rate",
-            f"Share of input tokens read from the provider's prompt cache, by {whom}: cache reads over all input "
-            "tokens, "
-            f"cache writes included. Only where there are any. {RATE}",
+            f"Share of input tokens read from the provider's prompt cache, by {whom}: "
+            f"cache reads over all input tokens, cache writes included. Only where there are any. {RATE}",
             units.PercentUnit,
             width,
             ["mean", "lastNotNull"],
@@ -288,8 +287,8 @@ def cache_money(width: int) -> stat.Panel:
     return (
         figures(
             "Money saved by caching",
-            "Cached tokens at the input rate less what they cost; what cache writes cost above the input rate; and the "
-            f"balance of the two, over the time range. {ESTIMATE}",
+            "Cached tokens at the input rate less what they cost; "
+            f"what cache writes cost above the input rate; and the balance of the two, over the time range. {ESTIMATE}",
             units.Dollars,
             [
                 ("Saved by reads", GREEN, saved),
