@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback, and what a test asks of it."""
+"""Real servers on loopback; a Prometheus, and what a test asks of it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,35 @@ def binary(name: str) -> str:
             pytest.fail(missing)
         pytest.skip(missing)
     return found
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+@contextlib.contextmanager
+def running(name: str, *arguments: str, ready: str, log: Path) -> Iterator[None]:
+    """A server until the block ends; `ready` is the address that answers once it is there."""
+    with log.open("w") as out:
+        server = subprocess.Popen([binary(name), *arguments], stdout=out, stderr=out)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(ready, timeout=1).close()
+                break
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"{name} did not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.05)
+        yield
+    finally:
+        server.terminate()
+        server.wait(30)
 
 
 class Prometheus:
@@ -80,32 +109,14 @@ def serve(data: Path, config: Path | None = None) -> Iterator[Prometheus]:
     if config is None:
         config = data.parent / "prometheus.yml"
         config.write_text("global: {}\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = data.parent / "prometheus.log"
-    with log.open("w") as out:
-        server = subprocess.Popen(
-            [
-                binary("prometheus"),
-                f"--config.file={config}",
-                f"--storage.tsdb.path={data}",
-                "--storage.tsdb.retention.time=100y",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=out,
-            stderr=out,
-        )
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=1).close()
-                break
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"Prometheus did not start:\n{log.read_text()[-2000:]}")
-            time.sleep(0.05)
+    (port,) = free_ports(1)
+    with running(
+        "prometheus",
+        f"--config.file={config}",
+        f"--storage.tsdb.path={data}",
+        "--storage.tsdb.retention.time=100y",
+        f"--web.listen-address=127.0.0.1:{port}",
+        ready=f"http://127.0.0.1:{port}/-/ready",
+        log=data.parent / "prometheus.log",
+    ):
         yield Prometheus(port)
-    finally:
-        server.terminate()
-        server.wait(30)

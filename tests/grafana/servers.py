@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-import socket
-import subprocess
-import time
-import urllib.request
 from typing import TYPE_CHECKING, Final
 
 from costspan.grafana.export import exported, rule_files
 from costspan.grafana.promql import seconds
-from tests.grafana.prometheus import Prometheus, binary
+from tests.grafana.prometheus import Prometheus, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,15 +45,6 @@ def hurried_config(text: str) -> str:
     )
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
 def write(choice: Choice, folder: Path, hosts: Mapping[str, str], *, hurry: bool = False) -> Path:
     """The exported files in `folder`, with the hosts of the compose file replaced by others."""
     files = exported(choice)
@@ -71,26 +58,6 @@ def write(choice: Choice, folder: Path, hosts: Mapping[str, str], *, hurry: bool
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(hurried_config(text) if path in quick else text)
     return folder
-
-
-@contextlib.contextmanager
-def running(name: str, *arguments: str, ready: str, log: Path) -> Iterator[None]:
-    """A server until the block ends; `ready` is the address that answers once it is there."""
-    with log.open("w") as out:
-        server = subprocess.Popen([binary(name), *arguments], stdout=out, stderr=out)
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(ready, timeout=1).close()
-                break
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"{name} did not start:\n{log.read_text()[-2000:]}")
-            time.sleep(0.05)
-        yield
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import time
 import urllib.error
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import yaml
 
-from tests.grafana.prometheus import binary
+from tests.grafana import servers
+from tests.grafana.prometheus import binary, free_ports
 from tests.grafana.rules import ALERTS, GRAFANA, rules
 
 if TYPE_CHECKING:
@@ -65,38 +65,11 @@ def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder: Path = tmp_path_factory.mktemp("alertmanager")
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     config["receivers"] = [{"name": receiver["name"]} for receiver in config["receivers"]]
-    (folder / "alertmanager.yml").write_text(yaml.safe_dump(config))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = folder / "log"
-    with log.open("w") as out:
-        server = subprocess.Popen(
-            [
-                binary("alertmanager"),
-                f"--config.file={folder / 'alertmanager.yml'}",
-                f"--storage.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-                "--cluster.listen-address=",
-            ],
-            stdout=out,
-            stderr=out,
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/-/ready", timeout=1).close()
-                break
-            except OSError:
-                if server.poll() is not None or time.monotonic() > deadline:
-                    raise AssertionError(f"Alertmanager did not start:\n{log.read_text()[-2000:]}") from None
-                time.sleep(0.05)
+    (folder / "alertmanager").mkdir()
+    (folder / "alertmanager" / "alertmanager.yml").write_text(yaml.safe_dump(config))
+    (port,) = free_ports(1)
+    with servers.alertmanager(folder, port) as url:
         yield url
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 def states(url: str, alerts: list[dict[str, str]]) -> dict[tuple[str, ...], str]:

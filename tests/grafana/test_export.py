@@ -18,8 +18,8 @@ from costspan.grafana.export import Choice, ExportError, exported, queries, ship
 from costspan.grafana.needs import Fleet, retention, series
 from costspan.grafana.promql import lookback, renamed, renamed_in_template, seconds
 from tests.grafana.dashboards import MACROS
-from tests.grafana.prometheus import binary
-from tests.grafana.servers import free_ports, write
+from tests.grafana.prometheus import binary, free_ports
+from tests.grafana.servers import write
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,7 +23,8 @@ from costspan.grafana.export import Choice, queries, rule_names, shipped
 from costspan.grafana.needs import check
 from tests.door.program import environment
 from tests.grafana.dashboards import BOARDS, Board, selectors
-from tests.grafana.servers import FASTER, alertmanager, collector, free_ports, hurried, prometheus, write
+from tests.grafana.prometheus import free_ports
+from tests.grafana.servers import FASTER, alertmanager, collector, hurried, prometheus, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
