@@ -35,7 +35,7 @@ from grafana.generator.kit import (
     spent,
     stacked,
     top,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import bargauge

@@ -34,7 +34,7 @@ from grafana.generator.kit import (
     stacked,
     steps,
     variable,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.cog.builder import Builder

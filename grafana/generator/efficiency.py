@@ -37,7 +37,7 @@ from grafana.generator.kit import (
     stacked,
     top,
     variable,
-)  # fmt: skip
+)
 from grafana.generator.overview import cache_hit_rate, cache_money
 
 if TYPE_CHECKING:

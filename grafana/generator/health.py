@@ -29,7 +29,7 @@ from grafana.generator.kit import (
     query,
     rows,
     stacked,
-)  # fmt: skip
+)
 from grafana.generator.overview import by_status
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from grafana.generator.kit import (
     query,
     rows,
     stacked,
-)  # fmt: skip
+)
 from grafana.generator.overview import cache_hit_rate, error_rate
 
 if TYPE_CHECKING:

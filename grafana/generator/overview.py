@@ -56,7 +56,7 @@ from grafana.generator.kit import (
     spent,
     stacked,
     to_date,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import stat, timeseries
