@@ -22,11 +22,11 @@ from costspan_processor.budgets.store import (
     packed,
     together,
 )
+from costspan_processor.budgets.stores import CLUSTER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-CLUSTER: Final = "redis+cluster"
 _TIMEOUT_SECONDS: Final = 0.5
 _EXACT: Final = 2**53
 _FOR_EVER: Final = "+inf"

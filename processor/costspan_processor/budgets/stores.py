@@ -9,10 +9,11 @@ from costspan_processor.budgets.memory import MemoryStore
 if TYPE_CHECKING:
     from costspan_processor.budgets.store import Store
 
-_CLUSTER: Final = "redis+cluster"
+CLUSTER: Final = "redis+cluster"
+"""The scheme of a Redis cluster, which redis-py has none for."""
 _KNOWN: Final = (
     "memory:, sqlite:///relative.db, sqlite:////absolute/path.db, redis://host:6379/0, rediss://host:6379/0 (TLS), "
-    f"unix:///path/to/redis.sock, or {_CLUSTER}://host:6379"
+    f"unix:///path/to/redis.sock, or {CLUSTER}://host:6379"
 )
 
 
@@ -36,7 +37,7 @@ def open_store(url: str) -> Store:
         from costspan_processor.budgets.sqlite import SQLiteStore
 
         return SQLiteStore(rest[3:])
-    if scheme in {"redis", "rediss", "unix", _CLUSTER} and rest.startswith("//"):
+    if scheme in {"redis", "rediss", "unix", CLUSTER} and rest.startswith("//"):
         from costspan_processor.budgets.redis import RedisStore
 
         return RedisStore(url)
