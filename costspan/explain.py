@@ -9,7 +9,6 @@ from costspan.price import LineError, Pricer, parse
 from costspan.rates import (
     day_text,
     decimal_text,
-    did_you_mean,
     ends_text,
     facts,
     instant_text,
@@ -21,6 +20,7 @@ from costspan.rates import (
 from costspan_pricing import METERS, Cost
 from costspan_pricing.meters import INPUT_SIDE
 from costspan_pricing.timeline import patched
+from costspan_pricing.words import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -81,10 +81,10 @@ def _moment(command: str, at: str | None) -> int:
 
 
 def _check_provider(book: PriceBook, command: str, provider: str) -> None:
-    from costspan.rates import did_you_mean
+    from costspan_pricing.words import did_you_mean
 
     if not book.knows(provider):
-        hint = did_you_mean(provider, book.providers) or f"; known are {', '.join(book.providers)}"
+        hint = did_you_mean(provider, book.providers, otherwise=True)
         _fail(command, f"the book knows no provider {provider!r}{hint}", 1)
 
 
@@ -572,15 +572,14 @@ def explain(
 
 
 def _usage(counts: Mapping[str, Any], more: Sequence[str]) -> Usage:
-    from costspan.rates import did_you_mean
     from costspan_pricing import METERS, Usage, UsageError
+    from costspan_pricing.words import did_you_mean
 
     extra: dict[str, float] = {}
     for text in more:
         meter, _, quantity = text.partition("=")
         if meter not in METERS:
-            hint = did_you_mean(meter, METERS) or f"; known are {', '.join(METERS)}"
-            _fail("explain", f"--use {text}: unknown meter{hint}")
+            _fail("explain", f"--use {text}: unknown meter{did_you_mean(meter, METERS, otherwise=True)}")
         try:
             extra[meter] = int(quantity) if quantity.isdigit() else float(quantity)
         except ValueError:

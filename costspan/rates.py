@@ -141,18 +141,6 @@ def plural(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The known words that are nearest, as the end of a sentence; empty if none is near.
-
-    >>> did_you_mean("opneai", ["openai", "google"]), did_you_mean("x", ["openai"])
-    ('; did you mean openai?', '')
-    """
-    from difflib import get_close_matches
-
-    close = get_close_matches(word.lower(), list(known), n=3)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
 # ---------------------------------------------------------------------- rates
 
 

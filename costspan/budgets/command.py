@@ -309,7 +309,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
-    from costspan.rates import did_you_mean
+    from costspan_pricing.words import did_you_mean
 
     hint = did_you_mean(name, known) or (f"; there are {', '.join(map(repr, known))}" if known else "; there is none")
     return f"there is no budget {name!r}{hint}"

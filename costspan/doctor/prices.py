@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import fields, replace
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from costspan import settings as settings_module
 from costspan.book import DOWNLOADED, folder, price_book
 from costspan.doctor import Problem
 from costspan.settings import GenAIMetrics, Settings, load, variables
+from costspan_pricing.words import did_you_mean
 from costspan_processor.attribution import KEYS
 
 if TYPE_CHECKING:
@@ -158,11 +158,10 @@ def _meaningless(settings: Settings, environ: Mapping[str, str]) -> Iterator[Pro
         )
     for name in sorted(environ):
         if name.startswith("COSTSPAN_") and name not in _known() | _INTERNAL:
-            close = get_close_matches(name, _known(), n=1)
             yield Problem(
                 "warning",
                 ABOUT_SETTINGS,
-                f"there is no variable {name}{f'; did you mean {close[0]}?' if close else ''}",
+                f"there is no variable {name}{did_you_mean(name, _known())}",
                 "It has no effect.",
                 "Correct its name, or unset it; docs/configuration.md lists all.",
             )

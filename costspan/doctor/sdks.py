@@ -318,7 +318,7 @@ def _judged(fact: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _misspelt(disabled: Iterable[str]) -> Iterator[Problem]:
-    from costspan.rates import did_you_mean
+    from costspan_pricing.words import did_you_mean
 
     for name in sorted(disabled):
         if name.startswith("costspan") and name not in startup.PROVIDERS:

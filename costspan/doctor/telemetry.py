@@ -275,7 +275,7 @@ def _exporter(
     except Exception as failure:  # noqa: BLE001  a broken exporter must not end the report
         error = f"{type(failure).__name__}: {failure}"
     if error is not None:
-        from costspan.rates import did_you_mean
+        from costspan_pricing.words import did_you_mean
 
         hint = did_you_mean(name, {entry.name for entry in entry_points(group=group)})
         known = name == "prometheus" and signal == "metrics"

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from costspan_pricing.meters import METERS
 from costspan_pricing.timeline import ALWAYS, BookError, days_of, nanoseconds
+from costspan_pricing.words import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import tzinfo
 
 LARGEST: Final = 20_000_000
@@ -448,7 +449,7 @@ class _Checker:
 
     def _zone_name(self, value: Any, field: str) -> None:
         if self._text(value, field) and _zone(value) is None:
-            hint = _did_you_mean(value, _zones()) or "; one is such as Asia/Shanghai"
+            hint = did_you_mean(value, _zones(), quote=_shown) or "; one is such as Asia/Shanghai"
             if not _zones():
                 hint = ", for this machine has no list of them: `pip install tzdata`"
             self.say(field, f"no time zone is known as {_shown(value)}{hint}")
@@ -601,8 +602,7 @@ class _Checker:
     def _meter(self, value: object, field: str, saying: str) -> bool:
         if isinstance(value, str) and value in METERS:
             return True
-        hint = _did_you_mean(value, METERS) or f"; known are {', '.join(METERS)}"
-        self.say(field, f"{saying}unknown meter{hint}")
+        self.say(field, f"{saying}unknown meter{did_you_mean(value, METERS, otherwise=True, quote=_shown)}")
         return False
 
     # -------------------------------------------------------------- values
@@ -731,7 +731,7 @@ class _Checker:
             rule = known.get(key) if isinstance(key, str) else None
             place = f"{field}.{key}" if field else str(key)
             if rule is None:
-                self.say(place, f"unknown key{_did_you_mean(key, known) or '; known are ' + ', '.join(known)}")
+                self.say(place, f"unknown key{did_you_mean(key, known, otherwise=True, quote=_shown)}")
             else:
                 rule(self, item, place)
         for key in required:
@@ -853,13 +853,6 @@ def _no_decimal(value: object) -> str:
     if value.startswith("-") and _DECIMAL.fullmatch(value[1:]):
         return f"is negative: {_shown(value)}"
     return f'is {_shown(value)}; a price is digits, with a point if need be: "0.075"'
-
-
-def _did_you_mean(value: object, known: Collection[str]) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(value, known, n=1) if isinstance(value, str) and len(value) < 50 else []
-    return f'; did you mean "{close[0]}"?' if close else ""
 
 
 def _join(field: str, key: object) -> str:

@@ -377,7 +377,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            ("show serch", "there is no budget 'serch'; did you mean search"),
+            ("show serch", "there is no budget 'serch'; did you mean 'search'?"),
             ("show xyz", "there is no budget 'xyz'; there are 'everything', 'search', 'users'"),
             ("remove serch", "there is no budget 'serch'"),
             ("set search", "say what to set, such as --limit 20"),

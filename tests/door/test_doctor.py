@@ -379,7 +379,7 @@ def test_an_endpoint_where_nobody_listens_is_one_fault(nobody: str) -> None:
 def test_exporters_that_are_not_there() -> None:
     done = doctor("--json", OTEL_TRACES_EXPORTER="consol", OTEL_METRICS_EXPORTER="none, acme")
     assert done.status == 1
-    assert "OTEL_TRACES_EXPORTER to otlp" in done.problem("fault", "spans", "'consol', .*did you mean console")
+    assert "OTEL_TRACES_EXPORTER to otlp" in done.problem("fault", "spans", "'consol', .*did you mean 'console'")
     assert "Install the exporter" in done.problem("fault", "metrics", "OTEL_METRICS_EXPORTER names 'acme'")
     assert [exporter["name"] for exporter in done.report["metrics"]["exporters"]] == ["acme"]
 
@@ -493,7 +493,7 @@ def test_settings_have_their_origin_and_nonsense_is_named() -> None:
     assert "current or next or off" in done.problem("fault", "settings", "GENAI_METRICS=latest is not")
     assert "unset COSTSPAN_ENABLED" in done.problem("warning", "settings", "switches costspan off")
     assert "costspan.team" in done.problem("warning", "settings", "'team', which no call is booked on")
-    assert "Correct its name" in done.problem("warning", "settings", "PRICE_FIEL; did you mean COSTSPAN_PRICE_FILE")
+    assert "Correct its name" in done.problem("warning", "settings", "PRICE_FIEL; did you mean 'COSTSPAN_PRICE_FILE'")
     assert len(done.report["problems"]) == 5
     assert done.err == ""
 

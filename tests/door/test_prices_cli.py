@@ -182,7 +182,7 @@ def test_list_of_all_has_every_provider_of_the_book(costspan: Costspan) -> None:
 def test_a_provider_that_is_not_there_is_said_with_what_is_near(costspan: Costspan) -> None:
     done = costspan("list", "opneai")
     assert (done.status, done.out) == (1, "")
-    assert done.error == "costspan prices list: the book knows no provider 'opneai'; did you mean openai?\n"
+    assert done.error == "costspan prices list: the book knows no provider 'opneai'; did you mean 'openai'?\n"
 
 
 # ------------------------------------------------------------------ show
@@ -235,7 +235,7 @@ def test_show_of_what_is_not_there(acme: Costspan) -> None:
     done = acme("show", "acme/acme-lagre")
     assert done.status == 1
     assert done.error.startswith(
-        "costspan prices show: the book knows no model 'acme-lagre' of acme; did you mean acme-la"
+        "costspan prices show: the book knows no model 'acme-lagre' of acme; did you mean 'acme-large'?"
     )
     assert acme("show", "acme-large").status == 2
 
@@ -388,8 +388,8 @@ def test_explain_names_the_window_the_tier_and_what_was_not_priced(acme: Costspa
 
 def test_explain_says_why_there_is_no_figure(acme: Costspan) -> None:
     for arguments, why in [
-        (("acme", "acme-lagre"), "the book knows no model 'acme-lagre' of acme; did you mean acme-large or "),
-        (("acmee", "acme-large"), "the book knows no provider 'acmee'; did you mean acme"),
+        (("acme", "acme-lagre"), "the book knows no model 'acme-lagre' of acme; did you mean 'acme-large'?"),
+        (("acmee", "acme-large"), "the book knows no provider 'acmee'; did you mean 'acme'?"),
         (("acme", "acme-gone"), "acme/acme-gone has no price at that time: retired"),
     ]:
         done = acme("explain", *arguments, "--input", "1")
@@ -439,7 +439,7 @@ def test_explain_gives_the_figure_of_costspan_price_and_its_lines_add_up(file: P
         (("openai", "gpt-4.1"), "give a usage of openai/gpt-4.1, such as --input 1000"),
         (("openai", "--input", "1"), "name a provider and a model"),
         (("-", "--tier", "batch"), "a line of usage says its own tier"),
-        (("openai/gpt-4.1", "--use", "web_serches=1"), "--use web_serches=1: unknown meter; did you mean web_searches"),
+        (("openai/gpt-4.1", "--use", "web_serches=1"), "--use web_serches=1: unknown meter; did you mean 'web_sear"),
         (("openai/gpt-4.1", "--use", "pages"), "--use pages: write a meter and its quantity"),
         (("openai/gpt-4.1", "--use", "images=0.5"), "images must be a whole number"),
         (("openai/gpt-4.1", "--input", "1", "--at", "today"), "--at: 'today' is no instant"),

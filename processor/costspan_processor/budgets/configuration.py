@@ -14,8 +14,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from costspan_pricing.words import did_you_mean
 from costspan_processor.budgets.model import FIELDS, Budget
-from costspan_processor.budgets.routing import ConfigurationError, Routing, did_you_mean, shown
+from costspan_processor.budgets.routing import ConfigurationError, Routing, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

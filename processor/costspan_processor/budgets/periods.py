@@ -12,6 +12,8 @@ import re
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from costspan_pricing.words import did_you_mean
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -130,10 +132,7 @@ def zone_of(name: str) -> tzinfo:
         raise ValueError(
             f"zone {name!r} cannot be looked up, since this system has no time zone data: pip install tzdata"
         )
-    from difflib import get_close_matches
-
-    close = get_close_matches(str(name), known, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else ""
+    meant = did_you_mean(name, known)
     raise ValueError(f"zone must be an IANA time zone such as 'UTC' or 'Europe/Berlin', not {name!r}{meant}")
 
 

@@ -12,6 +12,8 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from costspan_pricing.words import did_you_mean
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
@@ -298,18 +300,6 @@ def _dearer(before: RateCard, after: RateCard) -> str | None:
 
 
 _A_TARGET: Final = "'provider/model', such as 'openai/gpt-4.1'"
-
-
-def did_you_mean(word: object, known: Collection[str], otherwise: bool = False) -> str:
-    """The end of a sentence: the known word that is nearest; with `otherwise` all of them, where none is near."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(word, list(known), n=1) if isinstance(word, str) and len(word) < 100 else []
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    # Names that people give may hold spaces and commas.
-    names = [name if name.isidentifier() else repr(name) for name in known]
-    return f"; known are {', '.join(names) or 'none'}" if otherwise else ""
 
 
 def shown(value: object) -> str:
