@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from costspan import __version__, estimate, prices
 from costspan.budgets import command as budgets
+from costspan.commands import fail, quiet_when_unread
 from costspan.doctor.command import doctor
 from costspan.grafana import command as grafana
 
@@ -50,13 +50,8 @@ def main() -> NoReturn:
             sys.exit(0)
         command = getattr(getattr(error, "ctx", None), "command_path", "costspan")
         message = " ".join(str(say()).split()).rstrip(".")
-        _fail(f"{command}: {message}; see `{command} --help`", 2)
+        fail(command, f"{message}; see `{command} --help`")
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    print(message, file=sys.stderr)
-    sys.exit(status)
 
 
 @app.command()
@@ -79,16 +74,11 @@ def price(
     try:
         moment = time.time_ns() if at is None else instant(at)
     except LineError as error:
-        _fail(f"costspan price: --at: {error}", 2)
-    try:
-        with _opened(file) as source:
-            count, bad = price_lines(source, sys.stdout.buffer, Pricer(moment, _book()))
-    except BrokenPipeError:
-        # Whoever read our answers has enough of them. Python would complain once more when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(128 + 13) from None
+        fail("costspan price", f"--at: {error}")
+    with quiet_when_unread(), _opened(file) as source:
+        count, bad = price_lines(source, sys.stdout.buffer, Pricer(moment, _book()))
     if bad:
-        _fail(f"costspan price: {bad} of {count} lines could not be read; each says why under `error`", 1)
+        fail("costspan price", f"{bad} of {count} lines could not be read; each says why under `error`", 1)
 
 
 def _book() -> PriceBook:
@@ -96,7 +86,7 @@ def _book() -> PriceBook:
     from costspan.book import price_book
     from costspan.settings import load
 
-    return price_book(load({}), refuse=lambda error: _fail(f"costspan: {error}", 2))
+    return price_book(load({}), refuse=lambda error: fail("costspan", error))
 
 
 def _opened(file: str) -> BinaryIO:
@@ -107,7 +97,7 @@ def _opened(file: str) -> BinaryIO:
     try:
         return Path(file).open("rb")
     except OSError as error:
-        _fail(f"costspan price: {file} cannot be read ({error.strerror}): give a file of JSON lines, or -", 2)
+        fail("costspan price", f"{file} cannot be read ({error.strerror}): give a file of JSON lines, or -")
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -129,7 +119,7 @@ def run(
     try:
         status = run(command, json)
     except RunError as error:
-        _fail(f"costspan run: {error}", error.status)
+        fail("costspan run", error, error.status)
     raise typer.Exit(status)
 
 
@@ -165,11 +155,11 @@ def demo(
         _month(days, serve, port, out, others)
         return
     if out is not None:
-        _fail("costspan demo: --out is where the data of --days go: give both", 2)
+        fail("costspan demo", "--out is where the data of --days go: give both")
     try:
         play(fast=fast or None, as_json=json, svg=svg, serve=serve, port=port)
     except DemoError as error:
-        _fail(f"costspan demo: {error}", 1)
+        fail("costspan demo", error, 1)
 
 
 def _month(days: int, serve: bool, port: int, out: Path | None, others: list[str]) -> None:
@@ -179,13 +169,13 @@ def _month(days: int, serve: bool, port: int, out: Path | None, others: list[str
     from costspan.demo.month import MonthError
 
     if others:
-        _fail(f"costspan demo: {others[0]} is for the conversation and says nothing of --days", 2)
+        fail("costspan demo", f"{others[0]} is for the conversation and says nothing of --days")
     if not serve and out is None:
-        _fail("costspan demo: --days needs --serve, to look at it, or --out DIR, to keep it", 2)
+        fail("costspan demo", "--days needs --serve, to look at it, or --out DIR, to keep it")
     try:
         run(last(days), serve=serve, out=out, port=port, console=Console())
     except MonthError as error:
-        _fail(f"costspan demo: {error}", 1)
+        fail("costspan demo", error, 1)
     if out is not None:
         print(f"Open it: {kept(out)}")
 

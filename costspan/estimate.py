@@ -10,9 +10,11 @@ import time
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+
+from costspan.commands import fail
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -61,9 +63,9 @@ def call(
     Without --max-tokens there is no upper bound; for an embedding it is 0. Exit status 1 if the book has no price.
     """
     if (input_tokens is None) == (characters is None):
-        _fail("call", "give --input or --characters, one of the two")
+        fail("costspan estimate call", "give --input or --characters, one of the two")
     try:
-        found = _estimator("call", at, tier, geo).call(
+        found = _estimator(at, tier, geo).call(
             model,
             input_tokens=input_tokens,
             characters=characters,
@@ -74,7 +76,7 @@ def call(
             seconds=seconds,
         )
     except ValueError as error:
-        _fail("call", error)
+        fail("costspan estimate call", error)
     if as_json:
         tokens = {
             "input_tokens": found.input_tokens,
@@ -112,7 +114,7 @@ def conversation(
     it nothing is cached. Exit status 1 if the book has no price.
     """
     try:
-        found = _estimator("conversation", at, tier, geo).conversation(
+        found = _estimator(at, tier, geo).conversation(
             model,
             messages=messages,
             personas=personas,
@@ -124,7 +126,7 @@ def conversation(
             seconds=seconds,
         )
     except ValueError as error:
-        _fail("conversation", error)
+        fail("costspan estimate conversation", error)
     if as_json:
         turns = [
             {
@@ -171,13 +173,13 @@ def compare(
     from costspan_pricing import Usage
 
     if cached > input_tokens:
-        _fail("compare", f"--cached {cached} is more than --input {input_tokens}, which contains it")
-    quantities = {"input": input_tokens - cached, "cache_read": cached, "output": output, **_quantities("compare", use)}
+        fail("costspan estimate compare", f"--cached {cached} is more than --input {input_tokens}, which contains it")
+    quantities = {"input": input_tokens - cached, "cache_read": cached, "output": output}
     try:
-        estimator = _estimator("compare", at, tier, geo)
-        found = estimator.compare(Usage.from_inclusive(extra=quantities), models)
+        usage = Usage.from_inclusive(extra={**quantities, **_quantities(use)})
+        found = _estimator(at, tier, geo).compare(usage, models)
     except ValueError as error:
-        _fail("compare", error)
+        fail("costspan estimate compare", error)
     if as_json:
         _write(
             {
@@ -188,7 +190,7 @@ def compare(
     else:
         _show(*_comparison_view(found, top))
     if not found.priced:
-        _fail("compare", "the book has a price for none of these", 1)
+        fail("costspan estimate compare", "the book has a price for none of these", 1)
 
 
 @app.command()
@@ -214,13 +216,13 @@ def month(
     one without an amount is unknown. With --model, what a month's usage costs after the free allowances of hosting.
     """
     if [file, day, model].count(None) != 2:
-        _fail("month", "give a FILE of daily amounts, --day, or --model with --use: one of the three")
+        fail("costspan estimate month", "give a FILE of daily amounts, --day, or --model with --use: one of the three")
     if (model is None) != (not use):
-        _fail("month", "--model and --use go together")
-    estimator = _estimator("month", at, tier, geo)
+        fail("costspan estimate month", "--model and --use go together")
     try:
+        estimator = _estimator(at, tier, geo)
         if model is not None:
-            cost = estimator.monthly(model, _quantities("month", use))
+            cost = estimator.monthly(model, _quantities(use))
             if as_json:
                 _write({"model": model, **_answer(cost)})
             elif cost.total is not None:
@@ -230,7 +232,7 @@ def month(
         days = day if day is not None else _daily(file or "-")
         found = estimator.project(days, month=which, confidence=confidence)
     except ValueError as error:
-        _fail("month", error)
+        fail("costspan estimate month", error)
     if as_json:
         _write(
             {name: _plain(value) if isinstance(value, Decimal) else value for name, value in found._asdict().items()}
@@ -239,7 +241,8 @@ def month(
         _show(*_projection_view(found))
 
 
-def _estimator(command: str, at: str | None, tier: str | None, geo: str | None) -> Estimator:
+def _estimator(at: str | None, tier: str | None, geo: str | None) -> Estimator:
+    """Raises ``ValueError`` for an instant that is none."""
     from costspan.cli import _book
     from costspan.price import LineError, instant
     from costspan_pricing.estimate import Estimator
@@ -247,13 +250,8 @@ def _estimator(command: str, at: str | None, tier: str | None, geo: str | None) 
     try:
         moment = time.time_ns() if at is None else instant(at)
     except LineError as error:
-        _fail(command, f"--at: {error}")
+        raise ValueError(f"--at: {error}") from None
     return Estimator(_book(), moment, tier=tier, geo=geo)
-
-
-def _fail(command: str, problem: object, status: int = 2) -> NoReturn:
-    print(f"costspan estimate {command}: {problem}", file=sys.stderr)
-    raise typer.Exit(status)
 
 
 def _end(command: str, model: str, cost: Cost) -> None:
@@ -264,10 +262,12 @@ def _end(command: str, model: str, cost: Cost) -> None:
             "unknown_model": f"the book has no price of {model}",
             "unknown_provider": f"the book has no provider {provider!r}; models are named provider/model",
         }.get(cost.status)
-        _fail(command, why or f"{model}: {'; '.join(_notes(cost.flags, model)) or cost.status}", 1)
+        why = why or f"{model}: {'; '.join(_notes(cost.flags, model)) or cost.status}"
+        fail(f"costspan estimate {command}", why, 1)
 
 
-def _quantities(command: str, given: Iterable[str] | None) -> dict[str, float]:
+def _quantities(given: Iterable[str] | None) -> dict[str, float]:
+    """Meters and what is used of them, from `METER=NUMBER`. Raises ``ValueError`` that quotes the option."""
     from costspan_pricing import METERS
 
     quantities: dict[str, float] = {}
@@ -276,11 +276,11 @@ def _quantities(command: str, given: Iterable[str] | None) -> dict[str, float]:
         try:
             quantity = int(number) if number.isdecimal() else float(number)
         except ValueError:
-            _fail(command, f"--use {text}: write a meter and its quantity, such as web_searches=3")
+            raise ValueError(f"--use {text}: write a meter and its quantity, such as web_searches=3") from None
         if meter not in METERS:
-            _fail(command, f"--use {text}: unknown meter {meter!r}; known are {', '.join(METERS)}")
+            raise ValueError(f"--use {text}: unknown meter {meter!r}; known are {', '.join(METERS)}")
         if meter in quantities:
-            _fail(command, f"--use {text}: {meter} is there twice")
+            raise ValueError(f"--use {text}: {meter} is there twice")
         quantities[meter] = quantity
     return quantities
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, NoReturn, ParamSpec
 
 import typer
+
+from costspan.commands import fail, quiet_when_unread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,21 +44,12 @@ def _command(function: Callable[P, None]) -> Callable[P, None]:
         from costspan_pricing import BookError
 
         try:
-            function(*args, **kwargs)
-            sys.stdout.flush()
+            with quiet_when_unread():
+                function(*args, **kwargs)
         except BookError as error:
-            _fail(function.__name__, str(error))
-        except BrokenPipeError:
-            # Python would complain once more when it flushes.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(128 + 13) from None
+            fail(f"costspan prices {function.__name__.rstrip('_')}", error)
 
     return run
-
-
-def _fail(command: str, problem: object, status: int = 2) -> NoReturn:
-    print(f"costspan prices {command.rstrip('_')}: {problem}", file=sys.stderr)
-    raise typer.Exit(status)
 
 
 def _book() -> PriceBook:
@@ -77,7 +69,7 @@ def _moment(command: str, at: str | None) -> int:
     try:
         return int(time.time()) * 10**9 if at is None else instant(at)
     except LineError as error:
-        _fail(command, f"--at: {error}")
+        fail(f"costspan prices {command}", f"--at: {error}")
 
 
 def _check_provider(book: PriceBook, command: str, provider: str) -> None:
@@ -85,7 +77,7 @@ def _check_provider(book: PriceBook, command: str, provider: str) -> None:
 
     if not book.knows(provider):
         hint = did_you_mean(provider, book.providers, otherwise=True)
-        _fail(command, f"the book knows no provider {provider!r}{hint}", 1)
+        fail(f"costspan prices {command}", f"the book knows no provider {provider!r}{hint}", 1)
 
 
 # ---------------------------------------------------------------------- list
@@ -127,7 +119,7 @@ def list_(
         note = f"{plural(len(rows), 'model')} {when} · USD per million tokens · book {book.version}"
         show([_models_table(rows, named=provider is None), note])
     if not rows:
-        _fail("list", "no model that is asked for has a price", 1)
+        fail("costspan prices list", "no model that is asked for has a price", 1)
 
 
 class _Row(NamedTuple):
@@ -238,12 +230,12 @@ def show(
 
     provider, slash, name = model.partition("/")
     if not (provider and slash and name):
-        _fail("show", f"{model!r}: models are named provider/model, such as openai/gpt-4.1")
+        fail("costspan prices show", f"{model!r}: models are named provider/model, such as openai/gpt-4.1")
     book = _book()
     moment = None if at is None else _moment("show", at)
     match = book.match(provider, name)
     if match is None:
-        _fail("show", unknown(book, provider, name), 1)
+        fail("costspan prices show", unknown(book, provider, name), 1)
     known = _facts(book, match, name, moment)
     if as_json:
         print_json(known)
@@ -435,7 +427,7 @@ def check(
             print(problem)
     if problems:
         sys.stdout.flush()
-        _fail("check", f"{plural(len(problems), 'problem')} in {plural(len(checked), 'file')}", 1)
+        fail("costspan prices check", f"{plural(len(problems), 'problem')} in {plural(len(checked), 'file')}", 1)
     if not as_json:
         print(f"{plural(len(checked), 'file')}: nothing is wrong")
 
@@ -551,12 +543,12 @@ def explain(
     if given or use:
         provider, _, model = "/".join(named).partition("/")
         if not provider or not model:
-            _fail("explain", "name a provider and a model, such as openai gpt-4.1")
+            fail("costspan prices explain", "name a provider and a model, such as openai gpt-4.1")
         tell(of_usage(book, provider, model, _usage(given, use or []), moment, tier, geo))
     elif len(named) > 1 or (named and "/" in named[0] and not Path(named[0]).exists()):
-        _fail("explain", f"give a usage of {'/'.join(named)}, such as --input 1000 --output 500")
+        fail("costspan prices explain", f"give a usage of {'/'.join(named)}, such as --input 1000 --output 500")
     elif tier is not None or geo is not None:
-        _fail("explain", "a line of usage says its own tier, and its region as context.inference_geo")
+        fail("costspan prices explain", "a line of usage says its own tier, and its region as context.inference_geo")
     else:
         from costspan.cli import _opened
 
@@ -566,7 +558,7 @@ def explain(
                 for explanation in of_lines(source, book, moment):
                     tell(explanation)
         except LineError as error:
-            _fail("explain", f"{file}, {error}", 1)
+            fail("costspan prices explain", f"{file}, {error}", 1)
     if not priced:
         raise typer.Exit(1)
 
@@ -579,15 +571,15 @@ def _usage(counts: Mapping[str, Any], more: Sequence[str]) -> Usage:
     for text in more:
         meter, _, quantity = text.partition("=")
         if meter not in METERS:
-            _fail("explain", f"--use {text}: unknown meter{did_you_mean(meter, METERS, otherwise=True)}")
+            fail("costspan prices explain", f"--use {text}: unknown meter{did_you_mean(meter, METERS, otherwise=True)}")
         try:
             extra[meter] = int(quantity) if quantity.isdigit() else float(quantity)
         except ValueError:
-            _fail("explain", f"--use {text}: write a meter and its quantity, such as web_searches=3")
+            fail("costspan prices explain", f"--use {text}: write a meter and its quantity, such as web_searches=3")
     try:
         return Usage.from_inclusive(**counts, extra=extra)
     except UsageError as error:
-        _fail("explain", error)
+        fail("costspan prices explain", error)
 
 
 # ---------------------------------------------------------------------- update
@@ -619,7 +611,7 @@ def update(
     from costspan_pricing import PriceBook
 
     if sha256 is not None and (len(sha256.strip()) != 64 or set(sha256.strip().lower()) - set("0123456789abcdef")):
-        _fail("update", f"--sha256 {sha256!r} are not 64 hexadecimal digits")
+        fail("costspan prices update", f"--sha256 {sha256!r} are not 64 hexadecimal digits")
     try:
         with _progress() as progress:
             done = take(
@@ -631,7 +623,7 @@ def update(
                 progress=progress,
             )
     except UpdateError as error:
-        _fail("update", error, 1)
+        fail("costspan prices update", error, 1)
     if as_json:
         print_json({**done._asdict(), "path": str(done.path)})
         return

@@ -8,10 +8,12 @@ import logging
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, ParamSpec
 from urllib.parse import unquote
 
 import typer
+
+from costspan.commands import fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +41,7 @@ _VALUES: Final = 20
 
 def _command(function: Callable[P, None]) -> Callable[P, None]:
     """A command whose errors are one line each."""
+    command = f"costspan budgets {function.__name__.rstrip('_')}"
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -47,17 +50,11 @@ def _command(function: Callable[P, None]) -> Callable[P, None]:
         try:
             function(*args, **kwargs)
         except (ValueError, ImportError) as error:
-            _fail(function.__name__, error, 2)
+            fail(command, error)
         except StoreError as error:
-            _fail(function.__name__, error, 1)
+            fail(command, error, 1)
 
     return run
-
-
-def _fail(command: str, problem: object, status: int) -> NoReturn:
-    for line in str(problem).splitlines():
-        typer.echo(f"costspan budgets {command.rstrip('_')}: {line}", err=True)
-    raise typer.Exit(status)
 
 
 class _State(NamedTuple):

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from costspan.commands import fail, quiet_when_unread
+
 
 def doctor(
     command: Annotated[
@@ -20,8 +22,6 @@ def doctor(
     COMMAND also what really happened in that program. Exit status 1 if something is wrong; warnings do not count.
     """
     import json
-    import os
-    import sys
 
     from costspan.doctor.report import examine
     from costspan.run import RunError
@@ -29,18 +29,12 @@ def doctor(
     try:
         report = examine(command or (), aside=as_json)
     except RunError as error:
-        print(f"costspan doctor: {error}", file=sys.stderr)
-        raise typer.Exit(error.status) from None
-    try:
+        fail("costspan doctor", error, error.status)
+    with quiet_when_unread():
         if as_json:
             print(json.dumps(report.plain(), ensure_ascii=False, indent=1))
         else:
             from costspan.doctor.view import show
 
             show(report)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever reads has enough. Python would complain once more when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(128 + 13) from None
     raise typer.Exit(1 if report.status == "faults" else 0)

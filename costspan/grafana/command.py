@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from costspan.commands import fail
 
 if TYPE_CHECKING:
     from costspan.grafana.needs import Finding, Series
@@ -17,11 +19,6 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def _fail(command: str, problem: object, status: int) -> NoReturn:
-    typer.echo(f"costspan grafana {command}: {problem}", err=True)
-    raise typer.Exit(status)
 
 
 @app.command()
@@ -58,7 +55,7 @@ def export(
         files = exported(choice)
         written = write(files, folder, force=force)
     except ExportError as error:
-        _fail("export", error, 2)
+        fail("costspan grafana export", error)
     retention = retention_seconds(list(queries(shipped())))
     place, _ = longest(shipped())[0]
     if as_json:
@@ -135,7 +132,7 @@ def check(
         retention = retention_seconds(list(queries(shipped())))
         estimate = series(Fleet(models, teams, features, processes))
     except (CheckError, ExportError) as error:
-        _fail("check", error, 2)
+        fail("costspan grafana check", error)
     if as_json:
         print_json(
             {
