@@ -46,7 +46,7 @@ def export(
     `docker compose up -d` in DIR then starts Grafana, Prometheus, Alertmanager and what --metrics says. Files that are
     there already and differ are named, and nothing is written.
     """
-    from costspan.grafana.export import Choice, ExportError, exported, queries, retention_seconds, shipped, write
+    from costspan.grafana.export import Choice, ExportError, exported, retention_seconds, write
     from costspan.grafana.needs import longest
     from costspan.rates import facts, print_json, show, table
 
@@ -56,8 +56,8 @@ def export(
         written = write(files, folder, force=force)
     except ExportError as error:
         fail("costspan grafana export", error)
-    retention = retention_seconds(list(queries(shipped())))
-    place, _ = longest(shipped())[0]
+    retention = retention_seconds()
+    place, _ = longest()[0]
     if as_json:
         print_json(
             {
@@ -121,15 +121,15 @@ def check(
     With a URL, whether that Prometheus keeps them long enough, has the rules and gets the metrics; exit status 1 if
     not.
     """
-    from costspan.grafana.export import ExportError, queries, retention_seconds, shipped
+    from costspan.grafana.export import ExportError, retention_seconds
     from costspan.grafana.needs import CheckError, Fleet, longest, series
     from costspan.grafana.needs import check as ask
     from costspan.rates import print_json, show, table
 
     try:
         findings = ask(url) if url is not None else []
-        looks = longest(shipped())
-        retention = retention_seconds(list(queries(shipped())))
+        looks = longest()
+        retention = retention_seconds()
         estimate = series(Fleet(models, teams, features, processes))
     except (CheckError, ExportError) as error:
         fail("costspan grafana check", error)

@@ -6,8 +6,10 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from costspan.grafana.promql import lookback, renamed, renamed_in_template, seconds
@@ -74,7 +76,8 @@ class Query(NamedTuple):
 # ---------------------------------------------------------------------- what ships
 
 
-def shipped() -> dict[str, str]:
+@cache
+def shipped() -> Mapping[str, str]:
     """Dashboards, rules and provisioning as they ship: text by path. Raises `ExportError` if they are not there."""
     root: Traversable = package_files("costspan") / "_grafana"
     if not root.is_dir():
@@ -88,7 +91,7 @@ def shipped() -> dict[str, str]:
     }
     if not found:
         raise ExportError("the dashboards are missing from this installation: install the package costspan again")
-    return found
+    return MappingProxyType(found)
 
 
 def dashboards(texts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -133,9 +136,15 @@ def rule_names(texts: Mapping[str, str]) -> set[str]:
     return {name for text in rule_files(texts).values() for name in named.findall(text)}
 
 
-def retention_seconds(found: list[Query]) -> float:
-    """How long Prometheus must keep samples for these queries: whole days, and one more for what is being compacted."""
-    longest = max((query.lookback for query in found), default=0.0)
+@cache
+def shipped_queries() -> tuple[Query, ...]:
+    """Every query of what ships. Raises `ExportError` if that is not there."""
+    return tuple(queries(shipped()))
+
+
+def retention_seconds() -> float:
+    """How long Prometheus must keep samples for what ships: whole days, and one more for what is being compacted."""
+    longest = max(query.lookback for query in shipped_queries())
     return (math.ceil(longest / _DAY) + 1) * _DAY
 
 
@@ -257,7 +266,7 @@ def exported(choice: Choice) -> dict[str, str]:
         out["collector/otelcol.yml"] = _HEAD + _COLLECTOR
     out["grafana/provisioning/datasources/costspan.yml"] = _HEAD + _DATASOURCES.format(uid=choice.datasource)
     out["grafana/provisioning/dashboards/costspan.yml"] = _HEAD + _DASHBOARDS
-    out["compose.yaml"] = _compose(choice, retention_seconds(list(queries(texts))))
+    out["compose.yaml"] = _compose(choice, retention_seconds())
     return out
 
 

@@ -11,13 +11,10 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from costspan.grafana.export import queries, recording_rules, retention_seconds, rule_names, shipped
+from costspan.grafana.export import recording_rules, retention_seconds, rule_names, shipped, shipped_queries
 from costspan.grafana.promql import seconds
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 Status = Literal["ok", "warning", "fault", "unknown"]
 
@@ -50,10 +47,10 @@ class Finding(NamedTuple):
 # ---------------------------------------------------------------------- retention
 
 
-def longest(texts: Mapping[str, str]) -> list[tuple[str, float]]:
+def longest() -> list[tuple[str, float]]:
     """Places whose queries look back furthest, the furthest first, and how many seconds that is; each place once."""
     furthest: dict[str, float] = {}
-    for query in queries(texts):
+    for query in shipped_queries():
         furthest[query.place] = max(furthest.get(query.place, 0.0), query.lookback)
     return sorted(furthest.items(), key=lambda pair: -pair[1])
 
@@ -165,19 +162,14 @@ def _recorded(fleet: Fleet, features: int) -> int:
 
 def check(url: str) -> list[Finding]:
     """Hold a Prometheus to what the shipped dashboards and rules need. Raises `CheckError` if it cannot be asked."""
-    server, texts = _Http(url), shipped()
-    return [
-        retention(server, texts),
-        *_rules(server, texts),
-        _metrics(server, texts),
-        _series(server),
-    ]
+    server = _Http(url)
+    return [retention(server), *_rules(server), _metrics(server), _series(server)]
 
 
-def retention(server: Server, texts: Mapping[str, str]) -> Finding:
+def retention(server: Server) -> Finding:
     """Whether a server keeps samples long enough."""
-    needed = retention_seconds(list(queries(texts)))
-    place = longest(texts)[0][0]
+    needed = retention_seconds()
+    place = longest()[0][0]
     said = (server.get("status/runtimeinfo") or {}).get("storageRetention")
     if said is None:
         return Finding("retention", "unknown", "the server does not say", f"Keep {_days(needed)}: {place} needs it.")
@@ -196,12 +188,12 @@ def retention(server: Server, texts: Mapping[str, str]) -> Finding:
     return Finding("retention", "ok", f"{said}, of which {_days(needed)} are needed", "")
 
 
-def _rules(server: Server, texts: Mapping[str, str]) -> list[Finding]:
+def _rules(server: Server) -> list[Finding]:
     answer = server.get("rules")
     if answer is None:
         return [Finding("rules", "unknown", "the server does not say", "")]
     loaded = [rule for group in answer["groups"] for rule in group["rules"]]
-    wanted = rule_names(texts)
+    wanted = rule_names(shipped())
     missing = sorted(wanted - {rule["name"] for rule in loaded})
     failing = [rule for rule in loaded if rule["name"] in wanted and rule.get("lastError")]
     found = f"{len(wanted) - len(missing)} of {len(wanted)} names are loaded"
@@ -214,9 +206,11 @@ def _rules(server: Server, texts: Mapping[str, str]) -> list[Finding]:
     return findings
 
 
-def _metrics(server: Server, texts: Mapping[str, str]) -> Finding:
+def _metrics(server: Server) -> Finding:
     named = {
-        re.sub(r"_(?:bucket|sum|count)$", "", name) for query in queries(texts) for name in _METRIC.findall(query.expr)
+        re.sub(r"_(?:bucket|sum|count)$", "", name)
+        for query in shipped_queries()
+        for name in _METRIC.findall(query.expr)
     }
     labels = {name for name in named if not re.search(r"_(?:total|USD|seconds|ratio|usage|duration|chunk)\b", name)}
     named -= labels

@@ -278,7 +278,7 @@ def test_the_retention_of_a_server_is_read(said: str, status: str) -> None:
             assert path == "status/runtimeinfo"
             return {"storageRetention": said}
 
-    assert retention(Said(), shipped()).status == status
+    assert retention(Said()).status == status
 
 
 def test_series_are_counted_not_guessed() -> None:
