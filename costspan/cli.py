@@ -14,6 +14,7 @@ from costspan.budgets import command as budgets
 from costspan.commands import fail, quiet_when_unread
 from costspan.doctor.command import doctor
 from costspan.grafana import command as grafana
+from costspan.otelcol.command import otelcol_config
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -31,6 +32,7 @@ app.add_typer(estimate.app, name="estimate")
 app.add_typer(prices.app, name="prices")
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(grafana.app, name="grafana")
+app.command("otelcol-config")(otelcol_config)
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(doctor)
 
 

@@ -165,6 +165,16 @@ class PriceBook:
         history = None if match is None else self._history(match, model, tier, geo)
         return () if history is None else history.periods
 
+    def aliases(self, provider: str) -> tuple[str, ...]:
+        """Every name that a provider goes by, in small letters and in order; none of a provider of your own."""
+        canonical = self._library.canonical(provider)
+        return () if canonical is None else tuple(sorted(self._library.aliases(canonical)))
+
+    @property
+    def names(self) -> Mapping[tuple[str, str], str]:
+        """Names of your own, each with its provider, and the model that it means."""
+        return dict(self._named)
+
     def files(self, provider: str) -> tuple[Mapping[str, Any], ...]:
         """The price files of a provider as they are written, the lowest layer first; none of a provider of your own."""
         canonical = self._library.canonical(provider)

@@ -230,6 +230,11 @@ class RateCard:
         """Meter to rate, for a prompt of so many tokens."""
         return MappingProxyType(self._sheet(prompt).rates)
 
+    @property
+    def limits(self) -> tuple[int, ...]:
+        """The lengths of prompts, in tokens, above which other rates hold, from the shortest on."""
+        return tuple(limit for limit, _ in reversed(self._long))
+
     def rate(self, meter: str) -> Decimal | None:
         """USD per ``METERS[meter].per`` units for a short prompt, or ``None``."""
         return self._base._line(meter, 0).rate

@@ -64,6 +64,8 @@ class Period(NamedTuple):
     """None in a gap, for which nobody published a price."""
     windows: tuple[RateCard, ...] = ()
     """The cards of hours of the week at which other rates hold; each has a ``window``."""
+    hours: tuple[tuple[Window, RateCard], ...] = ()
+    """When they hold: the first of them that does."""
 
 
 class History:
@@ -103,6 +105,7 @@ class History:
                 None if end == ALWAYS[1] else end,
                 entry.otherwise if isinstance(entry, Hours) else entry,
                 tuple(dict.fromkeys(card for _, card in entry.cards)) if isinstance(entry, Hours) else (),
+                entry.cards if isinstance(entry, Hours) else (),
             )
             for start, end, entry in zip(self.starts, self.ends, self.entries, strict=True)
         )
@@ -201,6 +204,11 @@ class Library:
         """The book's name of a provider, or ``None``."""
         self._load()
         return self._names.get(folded(provider))
+
+    def aliases(self, provider: str) -> set[str]:
+        """All names of a provider of the book."""
+        self._load()
+        return {alias for alias, known in self._names.items() if known == provider}
 
     def routed(self, provider: str, model: str) -> tuple[str, str]:
         """Provider and model with a routing prefix taken off: LiteLLM writes openai/gpt-4.1."""

@@ -117,7 +117,7 @@ def card_of(kind: Kind, at_ns: int, book: PriceBook) -> RateCard | None:
             if found is not None:
                 since, card = found
                 if kind.unsaid:
-                    kind.estimated = _prices_apart(card, kind.unsaid)
+                    kind.estimated = prices_apart(card, kind.unsaid)
                 kind.newest = book, since, card, _forms(card, kind.estimated)
                 if at_ns >= since:
                     return card
@@ -127,7 +127,7 @@ def card_of(kind: Kind, at_ns: int, book: PriceBook) -> RateCard | None:
     return None
 
 
-def _prices_apart(card: RateCard, meters: tuple[str, ...]) -> bool:
+def prices_apart(card: RateCard, meters: tuple[str, ...]) -> bool:
     """Whether one of the meters costs something else than the text that its tokens are taken for, if nobody tells."""
     prices = {meter: rate[:2] for meter, rate in card.rates().items()}
     return any(meter in prices and prices[meter] != prices.get(_TAKEN_FOR.get(meter, "")) for meter in meters)

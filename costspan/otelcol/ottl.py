@@ -1,0 +1,568 @@
+"""The statements that price a span in the collector's own language, over what `table` holds.
+
+Everything is in integers: tokens times picodollars, and one `Double()` at the end. `S` is a span's scratch pad, `T` the
+table, which lies on the resource, and `D` the habits of the library, which lie on its scope, while a batch passes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from costspan_pricing import METERS as KNOWN
+from costspan_processor import conventions as c
+from costspan_processor import dialects as d
+from costspan_processor.enrich import BOOK_VERSION, PRICE_SOURCE, SAVINGS, TOTAL
+from costspan_processor.hosts import EXACT, SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from costspan.otelcol.table import Table
+
+PICODOLLARS: Final = "costspan.cost.picodollars"
+REASON: Final = "costspan.cost.reason"
+TOKENS: Final = "costspan.tokens."
+HELD: Final = "costspan.otelcol"
+"""Where table and habits lie; it is taken away again."""
+
+_PLACE = re.compile(r"\b([STD])((?:\.[A-Za-z_0-9]+)+)")
+_MINUTE: Final = 60_000_000_000
+_ROOTS: Final = {"S": "span.cache", "T": f'resource.attributes["{HELD}"]', "D": f'scope.attributes["{HELD}"]'}
+_HANDLED: Final = frozenset({"ai.response.providerMetadata", "llm.invocation_parameters"})
+"""Attributes with JSON in them that are read."""
+_VERCEL: Final = {"amazon-bedrock": "aws.bedrock", "google-vertex": "vertex", "azure-openai": "azure"}
+_WITHOUT_CACHE: Final = ("embeddings", "rerank", "moderation")
+_WITH_TOOLS: Final = ("chat", "generate_content")
+_APIS_WITHOUT_TOOLS: Final = ("chat_completions", "completions")
+_MAKERS: Final = "anthropic|amazon|meta|mistral|cohere|ai21|deepseek|writer|qwen|openai"
+
+
+def ottl(statement: str) -> str:
+    """A statement with the short names of places written out.
+
+    >>> ottl('set(S.c, T.cards[S.id]) where S.c == nil')
+    'set(span.cache["c"], resource.attributes["costspan.otelcol"]["cards"][span.cache["id"]]) where span.cache["c"] == nil'
+    """
+
+    def out(found: re.Match[str]) -> str:
+        return _ROOTS[found[1]] + "".join(f'["{key}"]' for key in found[2][1:].split("."))
+
+    return _PLACE.sub(out, statement)
+
+
+def literal(value: Any) -> str:
+    """A value as the language writes it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def at(*keys: str) -> str:
+    """The first of some attributes that a span has."""
+    return first([f"span.attributes[{literal(key)}]" for key in keys])
+
+
+def first(values: Sequence[str]) -> str:
+    """The first of some values that there is."""
+    return values[0] if len(values) == 1 else f"Coalesce([{', '.join(values)}])"
+
+
+def spelled(name: str) -> str:
+    """An attribute of the conventions, by all its names."""
+    return at(name, *d.SPELLINGS.get(name, ()))
+
+
+# ---------------------------------------------------------------------- libraries
+
+
+def unread(dialect: d.Dialect) -> bool:
+    """Whether a library says what a call used in a way that the statements cannot read."""
+    counts = {d.INPUT, d.OUTPUT, d.CACHE_READ, d.CACHE_WRITE}
+    return bool(
+        dialect.encoded
+        or dialect.ticks
+        or not _HANDLED.issuperset(dialect.inside)
+        or dialect.beside
+        or not counts.isdisjoint(dialect.keys.values())
+    )
+
+
+def habits() -> Iterator[str]:
+    """Statements that lay the habits of a library on its scope; the last that fits holds."""
+    unknown = d.Dialect("conventions", (), guess=True, lost={"anthropic": (d.TTL,)})
+    yield ottl(f"set({_ROOTS['D']}, {literal(_habits(unknown) | {'n': True})})")
+    # Our own spans speak the conventions, and nothing is guessed of them.
+    yield f'set({_ROOTS["D"]}, {literal({"k": "", "n": True})}) where HasPrefix(scope.name, "costspan")'
+    for dialect in reversed(d.DIALECTS):
+        tests = [
+            f"HasPrefix(scope.name, {literal(scope[:-1])})"
+            if scope.endswith("*")
+            else f"scope.name == {literal(scope)}"
+            for scope in dialect.scopes
+        ]
+        tests += [f'resource.attributes["service.name"] == {literal(service)}' for service in dialect.services]
+        if tests:
+            yield ottl(f"set({_ROOTS['D']}, {literal(_habits(dialect))}) where {' or '.join(tests)}")
+
+
+def _habits(dialect: d.Dialect) -> dict[str, Any]:
+    if unread(dialect):
+        return {"k": "", "x": dialect.name}
+    told: dict[str, Any] = {"k": ""}
+    if dialect.kinds is not None:
+        told |= {"k": dialect.kinds[0], "m": dict(dialect.kinds[1])}
+    if dialect.outside:
+        told["o"] = {provider: True for provider in sorted(dialect.outside)}
+    if dialect.thoughts:
+        told["h"] = {provider: True for provider in sorted(dialect.thoughts)}
+    if dialect.guess:
+        told["g"] = True
+    if dialect.shown:
+        told["t"] = True
+    if dialect.lost:
+        told["l"] = {provider: _lost(what) for provider, what in dialect.lost.items()}
+    return told
+
+
+def _lost(what: Iterable[str]) -> dict[str, bool]:
+    keys = {d.TTL: "ttl", d.CACHE: "cache", d.WRITES: "writes", d.TOOLS: "tools", d.AUDIO: "audio", d.TIER: "tier"}
+    return {keys.get(word, "more"): True for word in what}
+
+
+def conditions() -> list[str]:
+    """What must hold of a span that is looked at: a model call that is billed and has no price yet."""
+    marks = (c.OPERATION, c.PROVIDER, c.REQUEST_MODEL, *d.SPELLINGS[c.PROVIDER], *d.SPELLINGS[c.REQUEST_MODEL])
+    kind = "span.attributes[D.k]"
+    parts = (
+        f"({' or '.join(f'{at(mark)} != nil' for mark in marks)})",
+        f"{at(c.STATUS)} == nil",
+        f"({at(c.ROLLUP)} == nil or {at(c.ROLLUP)} != true)",
+        f"T.unbilled[{first([at(c.OPERATION), f'D.m[{kind}]', literal('chat')])}] == nil",
+        f"({kind} == nil or D.m[{kind}] != nil or {at(c.OPERATION)} != nil)",
+    )
+    return [ottl(" and ".join(parts))]
+
+
+# ---------------------------------------------------------------------- the table
+
+
+def held(table: Table) -> dict[str, Any]:
+    """What lies on the resource."""
+    words = {**d.OPERATIONS}
+    found: dict[str, Any] = {
+        "unbilled": {operation: True for operation in sorted(c.NOT_BILLED)},
+        "operations": words,
+        "providers": {
+            **{name: to for name, to in sorted(table.providers.items())},
+            **{name: table.providers[to] for name, to in _VERCEL.items() if to in table.providers},
+        },
+        "tiers": {
+            **dict.fromkeys(("standard", "default", "auto", "on_demand", "standard_only", "unspecified"), ""),
+            "batches": "batch",
+            "on_demand_flex": "flex",
+            "on_demand_priority": "priority",
+        },
+        "names": table.listed,
+        "versions": table.versioned,
+        "cards": table.cards,
+    }
+    if "openai" in table.listed:
+        found["hosts"] = {**EXACT, **dict(SUFFIXES)}
+    for key, value in (("any", table.anything), ("endings", table.endings), ("routes", table.routes)):
+        if value:
+            found[key] = value
+    if table.geos:
+        found["geos"] = table.geos
+    return found
+
+
+# ---------------------------------------------------------------------- what was called
+
+
+def naming(table: Table) -> Iterator[str]:
+    """Provider, model, service tier and region, as the table has them."""
+    kind = "span.attributes[D.k]"
+    yield f"set(S.op, {first([at(c.OPERATION), f'D.m[{kind}]', literal('chat')])})"
+    yield "set(S.op, T.operations[S.op]) where T.operations[S.op] != nil"
+    yield f"set(S.said, {spelled(c.PROVIDER)})"
+    yield f"set(S.answered, {spelled(c.RESPONSE_MODEL)})"
+    yield f"set(S.asked, {spelled(c.REQUEST_MODEL)})"
+    if "openai" in table.listed or table.geos:
+        yield f"set(S.host, {spelled(c.SERVER_ADDRESS)})"
+        yield 'replace_pattern(S.host, "^[a-z]+://([^/:?#]+).*$", "$1") where S.host != nil'
+    if "openai" in table.listed:
+        # One SDK talks to many: the host tells whose model it is.
+        yield 'set(S.domain, S.host) where S.said == "openai" and S.host != nil'
+        yield 'replace_pattern(S.domain, "^[^.]+", "") where S.domain != nil'
+        yield "set(S.said, Coalesce([T.hosts[S.host], T.hosts[S.domain], S.said])) where S.domain != nil"
+    yield (
+        'replace_pattern(S.said, "^([^.]+)\\\\..*$", "$1") where S.said != nil'
+        ' and IsMatch(S.said, "^[^.]+\\\\.") and not IsMatch(S.said, "^(aws|gcp|az|azure|ibm)\\\\.")'
+    )
+    yield 'replace_pattern(S.said, "_llm$", "") where S.said != nil and HasSuffix(S.said, "_llm")'
+    yield "set(S.p, T.providers[ToLowerCase(Trim(S.said))]) where IsString(S.said)"
+    if "aws" in table.listed:
+        makers = f'"^(?:[a-z0-9_]+\\\\.)?(?:{_MAKERS})\\\\."'
+        for model in ("S.answered", "S.asked"):
+            yield (
+                f'set(S.p, "aws") where S.said != nil and (S.p == nil or S.p != "aws")'
+                f" and IsString({model}) and IsMatch({model}, {makers})"
+            )
+    for model in ("S.answered", "S.asked"):
+        yield from _resolved(table, model)
+    yield f"set(S.tier, {first([spelled(c.SERVICE_TIER), spelled('openai.response.service_tier')])})"
+    asked = spelled("openai.request.service_tier")
+    yield f'set(S.tier, {asked}) where S.tier == nil and {asked} != "auto" and {asked} != "default"'
+    yield (
+        'set(S.params, ParseJSON(span.attributes["llm.invocation_parameters"])) where S.tier == nil'
+        ' and IsString(span.attributes["llm.invocation_parameters"])'
+        ' and IsMatch(span.attributes["llm.invocation_parameters"], "service_tier")'
+    )
+    yield 'set(S.tier, S.params.service_tier) where S.params.service_tier != nil and S.params.service_tier != "auto"'
+    yield from (f"set(S.tier, S.meta.{path}) where S.tier == nil and S.meta.{path} != nil" for path in _META_TIERS)
+    yield "set(S.untiered, true) where S.tier == nil"
+    yield "set(S.tier, ToLowerCase(String(S.tier))) where S.tier != nil"
+    yield 'replace_pattern(S.tier, "-", "_") where S.tier != nil'
+    yield 'set(S.tier, Coalesce([T.tiers[S.tier], S.tier, ""]))'
+    yield f"set(S.geo, {at(c.GEO)})"
+    if table.geos:
+        yield "set(S.geo, S.host) where S.geo == nil and S.host != nil"
+        pattern = "|".join(f"(?:{part})" for part in _REGIONS)
+        yield (
+            f'replace_pattern(S.geo, "^(?:{pattern})$", "$1$2$3$4$5") where S.geo != nil'
+            f' and IsMatch(S.geo, "\\\\.") and IsMatch(S.geo, "^(?:{pattern})$")'
+        )
+        yield 'set(S.geo, "") where S.geo == nil or IsMatch(S.geo, "\\\\.|:|^localhost$")'
+        yield 'set(S.geo, Coalesce([T.geos[S.p][ToLowerCase(S.geo)], T.geos[S.p]["*"], ""])) where S.p != nil'
+    else:
+        yield 'set(S.geo, "")'
+
+
+_META_TIERS: Final = ("openai.serviceTier", "anthropic.usage.service_tier")
+_REGIONS: Final = (
+    r"([a-z0-9-]+)\\.api\\.openai\\.com",
+    r"([a-z0-9-]+)-aiplatform\\.googleapis\\.com",
+    r"aiplatform\\.([a-z0-9-]+)\\.rep\\.googleapis\\.com",
+    r"api\\.([a-z0-9-]+)\\.mistral\\.ai",
+    r"(?:.+\\.)?bedrock[a-z-]*\\.([a-z0-9-]+)\\.(?:vpce\\.)?(?:amazonaws\\.com(?:\\.cn)?|api\\.aws)",
+)
+_VERSION: Final = (
+    r"(?:(?:[-@](?:\\d{8}|\\d{4}-\\d\\d-\\d\\d|\\d\\d-\\d\\d|\\d\\d-\\d{4}|\\d{4}|\\d{3}|latest)|@default)"
+    r"(?:-v\\d+:\\d+(?::\\w+)?)?|-v\\d+:\\d+(?::\\w+)?|:\\d+)$"
+)
+
+
+def _resolved(table: Table, raw: str) -> Iterator[str]:
+    """The id of a model, if none has been found yet: the name as it is, then without what surrounds it."""
+    todo = "S.id == nil and S.m != nil"
+    yield f"set(S.m, ToLowerCase(Trim({raw}))) where S.id == nil and S.p != nil and IsString({raw})"
+    yield f"set(S.id, T.names[S.p][S.m]) where {todo}"
+    if table.routes:
+        slash = f'{todo} and IsMatch(S.m, "/")'
+        yield f"set(S.front, S.m) where {slash} and T.routes[S.p] != nil"
+        yield 'replace_pattern(S.front, "/.*$", "") where S.front != nil'
+        yield f"set(S.via, T.routes[S.p][S.front]) where {slash} and S.front != nil"
+        yield f'replace_pattern(S.m, "^[^/]+/", "") where {slash} and S.via != nil'
+        yield "set(S.p, S.via) where S.via != nil"
+        yield f"set(S.id, T.names[S.p][S.m]) where {todo} and S.via != nil"
+    yield (
+        'replace_pattern(S.m, "^arn:[^:]*:[^:]*:[^:]*:[^:]*:(?:foundation-model|inference-profile)/", "")'
+        f' where {todo} and HasPrefix(S.m, "arn:")'
+    )
+    yield f'replace_pattern(S.m, "^.*models/", "") where {todo} and IsMatch(S.m, "models/")'
+    yield f'replace_pattern(S.m, "^(ft:[^:]+):.*$", "$1") where {todo} and HasPrefix(S.m, "ft:")'
+    yield f'replace_pattern(S.m, "^(.*?)\\\\.ft-.*$", "ft:$1") where {todo} and IsMatch(S.m, "\\\\.ft-")'
+    yield f"set(S.id, T.names[S.p][S.m]) where {todo}"
+    yield from _versioned(todo, "S.m")
+    yield f'set(S.front, S.m) where {todo} and IsMatch(S.m, "/")'
+    yield f'replace_pattern(S.front, "/.*$", "") where {todo} and S.front != nil'
+    yield f'replace_pattern(S.m, "^[^/]+/", "") where {todo} and T.providers[S.front] != nil'
+    yield f"set(S.id, T.names[S.p][S.m]) where {todo}"
+    yield from _versioned(todo, "S.m")
+    for provider, groups in table.beginnings.items():
+        for instead, beginnings in groups.items():
+            alternatives = "|".join(_quoted(b) for b in sorted(beginnings, key=len, reverse=True))
+            here = f'{todo} and S.p == {literal(provider)} and IsMatch(S.m, "^(?:{alternatives})")'
+            yield f"set(S.rest, S.m) where {here}"
+            yield f'replace_pattern(S.rest, "^(?:{alternatives})", "") where {here}'
+            for beginning in instead:
+                yield f'set(S.spelled, Concat([{literal(beginning)}, S.rest], "")) where {here}'
+                yield f"set(S.id, T.names[S.p][S.spelled]) where {todo} and S.spelled != nil"
+                yield from _versioned(f"{todo} and S.spelled != nil", "S.spelled")
+    for provider, endings in table.endings.items():
+        for ending, found in endings.items():
+            yield (
+                f"set(S.id, {literal(found)}) where {todo} and S.p == {literal(provider)}"
+                f" and HasSuffix(S.m, {literal(ending)})"
+            )
+
+
+def _versioned(todo: str, name: str) -> Iterator[str]:
+    yield f"set(S.v, {name}) where {todo}"
+    yield f'replace_pattern(S.v, "{_VERSION}", "") where {todo}'
+    yield f"set(S.id, T.versions[S.p][S.v]) where {todo} and S.v != {name}"
+
+
+def _quoted(text: str) -> str:
+    return re.escape(text).replace("\\", "\\\\")
+
+
+# ---------------------------------------------------------------------- how much
+
+
+_COUNTS: Final = {
+    "i": d.INPUT,
+    "o": d.OUTPUT,
+    "r": d.CACHE_READ,
+    "w": d.CACHE_WRITE,
+    "w5": d.CACHE_WRITE_5M,
+    "w30": "costspan.usage.cache_write_30m",
+    "w1": d.CACHE_WRITE_1H,
+    "w12": "costspan.usage.cache_write_12h",
+    "q": d.REASONING,
+}
+_META: Final = {
+    "r": ("anthropic.usage.cache_read_input_tokens", "openai.cachedPromptTokens"),
+    "w": ("anthropic.usage.cache_creation_input_tokens", "anthropic.cacheCreationInputTokens"),
+    "w5": ("anthropic.usage.cache_creation.ephemeral_5m_input_tokens",),
+    "w1": ("anthropic.usage.cache_creation.ephemeral_1h_input_tokens",),
+    "q": ("openai.reasoningTokens",),
+}
+"""What the Vercel AI SDK keeps in JSON."""
+_VERCEL_6: Final = next(dialect for dialect in d.DIALECTS if dialect.name == "Vercel AI SDK 6").signs
+_SIGNS: Final = {dialect.name: dialect.signs for dialect in d.DIALECTS if dialect.signs and unread(dialect)}
+_ASIDE: Final = {c.REPORTED_COST: "reported_cost", c.ITERATIONS: "several_usages", c.BY_MODEL: "several_models"}
+_AUDIO: Final = (
+    "gen_ai.usage.audio.input_tokens",
+    "gen_ai.usage.audio.output_tokens",
+    "gen_ai.usage.audio.cache_read.input_tokens",
+)
+_MODAL: Final = (
+    *(name for key in _AUDIO for name in (key, *d.SPELLINGS.get(key, ()))),
+    "gen_ai.usage.image.input_tokens",
+    "gen_ai.usage.image.output_tokens",
+    "gen_ai.usage.image.cache_read.input_tokens",
+    "costspan.usage.web_searches",
+    *d.SPELLINGS["costspan.usage.web_searches"],
+)
+_OTHERS: Final = (
+    "costspan.usage.input_video",
+    "costspan.usage.cache_read_video",
+    "costspan.usage.output_video",
+    *(
+        f"costspan.usage.{meter}"
+        for meter in sorted(KNOWN)
+        if meter not in {"input", "output", "cache_read", "web_searches"}
+        and not meter.startswith(("cache_write", "input_", "cache_read_"))
+        and meter not in {"output_reasoning", "output_audio", "output_image", "output_video"}
+    ),
+)
+
+
+def counting(table: Table) -> Iterator[str]:
+    """Disjoint counts of tokens, and why there are none that can be priced."""
+    meta = "ai.response.providerMetadata"
+    yield f"set(S.meta, ParseJSON({at(meta)})) where IsString({at(meta)})"
+    for key, name in _COUNTS.items():
+        yield f"set(S.{key}, {spelled(name)})"
+        for path in _META.get(key, ()):
+            yield f"set(S.{key}, S.meta.{path}) where S.meta != nil and S.{key} == nil and S.meta.{path} != nil"
+    yield f"set(S.total, {spelled(d.TOTAL)})"
+    yield f"set(S.none, true) where {' and '.join(f'S.{key} == nil' for key in _COUNTS)}"
+    yield "set(S.unsaid_in, true) where S.i == nil"
+    yield "set(S.unsaid_out, true) where S.o == nil"
+    yield "set(S.unsaid_read, true) where S.r == nil"
+    yield "set(S.split, true) where S.w5 != nil or S.w1 != nil"
+    for key in _COUNTS:
+        yield f"set(S.{key}, 0) where S.{key} == nil"
+    whole = " and ".join(f"IsInt(S.{key})" for key in _COUNTS)
+    yield f"set(S.odd, true) where not ({whole}) or (S.total != nil and not IsInt(S.total))"
+    for key in (*_COUNTS, "total"):
+        # A count may come as text, or as a number with a point behind which nothing stands.
+        yield (
+            f"set(S.{key}, Int(Trim(S.{key}))) where S.odd == true and IsString(S.{key})"
+            f' and IsMatch(S.{key}, "^ *-?[0-9]{{1,18}} *$")'
+        )
+        yield f"set(S.{key}, Int(S.{key})) where S.odd == true and IsDouble(S.{key}) and Double(Int(S.{key})) == S.{key}"
+    yield f'set(S.bad, "no_whole_number") where S.odd == true and not ({whole})'
+    yield f'set(S.bad, "negative") where S.bad == nil and ({" or ".join(f"S.{key} < 0" for key in _COUNTS)})'
+    largest = " or ".join(f"S.{key} > {table.most}" for key in _COUNTS)
+    yield f'set(S.bad, "too_large") where S.bad == nil and ({largest})'
+    for key in _COUNTS:
+        yield f"set(S.{key}, 0) where S.bad != nil"
+    # What was written to the cache, by how long it lives: what no lifetime is told of lives five minutes.
+    yield "set(S.parts, S.w5 + S.w30 + S.w1 + S.w12)"
+    yield "set(S.wrote, S.parts)"
+    yield "set(S.torn, true) where S.w > 0 and S.w < S.parts"
+    yield "set(S.w5, S.w5 + S.w - S.parts) where S.w > S.parts"
+    yield "set(S.wrote, S.w) where S.w > S.parts"
+    yield "set(S.cached, S.r + S.wrote)"
+    # Cached tokens are in the input, or beside it: the library says which, of which provider.
+    six = " and ".join(f"{at(sign)} == nil" for sign in _VERCEL_6)
+    yield f'set(S.outside, true) where S.cached > 0 and (D.o["*"] == true or D.o[S.said] == true) and {six}'
+    yield (
+        "set(S.guessed, true) where S.cached > 0 and S.outside == nil and S.unsaid_in == nil and D.g == true"
+        " and (S.total == S.i + S.o + S.cached or (S.i < S.cached and (S.total == nil or S.total != S.i + S.o)))"
+    )
+    yield "set(S.i, S.i + S.cached) where S.outside == true or S.guessed == true"
+    yield "set(S.prompt, S.i)"
+    yield "set(S.prompt, S.cached) where S.prompt < S.cached"
+    # Reasoning is in the output, or beside it: where only the total has room for it, it is beside.
+    yield 'set(S.thinks, true) where D.h["*"] == true or D.h[S.said] == true'
+    yield "set(S.beside, S.total - S.i - S.o) where IsInt(S.total)"
+    yield "set(S.q, S.beside) where S.thinks == true and S.q == 0 and S.beside > 0"
+    yield "set(S.o, S.o + S.q) where S.q > 0 and (S.thinks == true or S.q == S.beside)"
+    yield "set(S.plain, S.i - S.cached)"
+    yield "set(S.torn, true) where S.plain < 0 and S.unsaid_in == nil"
+    yield "set(S.plain, 0) where S.plain < 0"
+    yield "set(S.spoken, S.o - S.q)"
+    yield "set(S.torn, true) where S.spoken < 0 and S.unsaid_out == nil"
+    yield "set(S.spoken, 0) where S.spoken < 0"
+
+
+def choosing(table: Table) -> Iterator[str]:
+    """The card: of the tier and region, the instant, the hour and the length of the prompt."""
+    if table.anything:
+        yield "set(S.id, T.any[S.p]) where S.id == nil and S.p != nil"
+    there = "S.c == nil and S.id != nil"
+    for tier, geo in (("S.tier", "S.geo"), ("S.tier", '""'), ('""', "S.geo"), ('""', '""')):
+        yield f'set(S.c, T.cards[Concat([S.id, {tier}, {geo}], "#")]) where {there}'
+        if tier == "S.tier" and geo == '""':
+            yield f'set(S.est, "tier_unpriced") where {there} and S.tier != ""'
+    yield 'set(S.est, "") where S.c.z == true'
+    for _ in range(table.oldest):
+        yield "set(S.c, T.cards[S.c.b]) where span.start_time_unix_nano < S.c.f"
+    for offset in dict.fromkeys(hours.offset for hours in table.hours):
+        here = f"S.c.v == {offset}"
+        yield f"set(S.minutes, span.start_time_unix_nano / {_MINUTE} + {offset}) where {here}"
+        yield f"set(S.days, S.minutes / 1440) where {here}"
+        yield f"set(S.minute, S.minutes - S.days * 1440) where {here}"
+        # The first day of 1970 was a Thursday.
+        yield f"set(S.day, S.days + 3 - (S.days + 3) / 7 * 7) where {here}"
+    for number, hours in enumerate(table.hours):
+        clause = _holds(hours.days, hours.start, hours.end)
+        yield f"set(S.c, T.cards[S.c.w{number}]) where S.c.w{number} != nil and ({clause})"
+    for _ in range(table.steps):
+        yield "set(S.c, T.cards[S.c.l]) where S.prompt > S.c.n"
+
+
+def _holds(days: Sequence[int], start: int, end: int) -> str:
+    def on(which: Iterable[int]) -> str:
+        return "(" + " or ".join(f"S.day == {day}" for day in sorted(which)) + ")"
+
+    after, before = f"S.minute >= {start}", f"S.minute < {end}"
+    if len(days) == 7:
+        return f"{after} {'and' if start < end else 'or'} {before}"
+    if start < end:
+        return f"{after} and {before} and {on(days)}"
+    return f"({after} and {on(days)}) or ({before} and {on((day + 1) % 7 for day in days)})"
+
+
+def judging() -> Iterator[str]:
+    """The status where there is no price, and what makes one an estimate."""
+
+    def unless(status: str, reason: str, where: str) -> Iterator[str]:
+        yield f"set(S.reason, {reason}) where S.status == nil and {where}"
+        yield f"set(S.status, {literal(status)}) where S.status == nil and S.reason != nil"
+
+    yield from unless("partial", 'Concat(["unread:", D.x], "")', "D.x != nil")
+    for name, signs in _SIGNS.items():
+        there = " or ".join(f"{at(sign)} != nil" for sign in signs)
+        yield from unless("partial", literal(f"unread:{name}"), f'D.k == "" and ({there})')
+    yield from unless("invalid_usage", "S.bad", "S.bad != nil")
+    for key, reason in _ASIDE.items():
+        yield from unless("partial", literal(reason), f"{at(key)} != nil")
+    for names in (_MODAL, _OTHERS):
+        there = " or ".join(f"{at(name)} > 0" for name in names)
+        scope = "" if names is _MODAL else "D.n == true and "
+        yield from unless("partial", '"unpriced_meter"', f"{scope}({there})")
+    yield from unless("unknown_provider", '"not_in_this_configuration"', "S.p == nil")
+    yield from unless("unknown_model", '"not_in_this_configuration"', "S.id == nil")
+    yield from unless("unknown_model", '"no_price_at_that_time"', "S.c == nil or S.c.g == true")
+    yield from unless("no_usage", '"no_counts"', "S.none == true")
+    from costspan.otelcol.table import METERS
+
+    for meter, key in METERS.items():
+        there = f"S.c.x != nil and S.c.x.{key} == true and S.{_QUANTITIES[key]} > 0"
+        yield from unless("partial", literal(f"unpriced:{meter}"), there)
+    yield 'set(S.lost, Coalesce([D.l[S.said], D.l["*"]])) where S.status == nil and D.l != nil'
+    yield f'set(S.est, "estimated_usage") where {at(c.ESTIMATED)} == true'
+    yield "set(S.est, S.c.e) where S.c.e != nil"
+    calls = " or ".join(f"S.op == {literal(op)}" for op in _WITHOUT_CACHE)
+    tools = " or ".join(f"S.op == {literal(op)}" for op in _WITH_TOOLS)
+    api = at("openai.api.type")
+    without = " and ".join(f"({api} == nil or {api} != {literal(name)})" for name in _APIS_WITHOUT_TOOLS)
+    offered = (
+        'span.attributes["gen_ai.tool.definitions"] != nil or span.attributes["ai.prompt.tools"] != nil'
+        ' or span.attributes["llm.tools.0.tool.json_schema"] != nil or D.t == nil'
+        ' or IsMatch(span.attributes["llm.invocation_parameters"], "(?i)search|code_|mcp|plugins")'
+    )
+    audio = " or ".join(f"{at(name)} != nil" for name in _MODAL if "audio" in name)
+    for key, where in (
+        ("more", "true"),
+        ("ttl", "S.wrote > 0 and S.split == nil"),
+        ("cache", f"S.unsaid_read == true and not ({calls})"),
+        ("tier", "S.untiered == true"),
+        ("tools", f"({tools}) and {without} and ({offered})"),
+        ("audio", f"S.c.a == true and not ({audio})"),
+        ("writes", "S.c.y == true and S.wrote == 0"),
+    ):
+        yield f'set(S.est, "untold:{key}") where S.lost.{key} == true and {where}'
+
+
+_QUANTITIES: Final = {
+    "i": "plain", "o": "spoken", "q": "q", "r": "r", "w": "w5", "t": "w30", "h": "w1", "d": "w12",
+}  # fmt: skip
+"""Rate of a card -> the count that it is for."""
+_COMPONENTS: Final = {
+    "input": ("i",), "output": ("o", "q"), "cache_read": ("r",), "cache_write": ("w", "t", "h", "d"),
+}  # fmt: skip
+
+
+def pricing(table: Table) -> Iterator[str]:
+    """The price, in integers, and what goes on the span."""
+    for component, keys in _COMPONENTS.items():
+        amount = " + ".join(f"S.{_QUANTITIES[key]} * S.c.{key}" for key in keys)
+        yield f"set(S.cost_{component}, {amount}) where S.status == nil"
+    yield "set(S.pico, S.cost_input + S.cost_output + S.cost_cache_read + S.cost_cache_write) where S.status == nil"
+    priced = "S.pico != nil"
+    yield f'set(S.status, "free") where {priced} and S.c.z == true and S.pico == 0'
+    yield f'set(S.status, "estimated") where S.status == nil and {priced} and S.est != nil and S.est != ""'
+    yield 'set(S.reason, S.est) where S.status == "estimated"'
+    yield f'set(S.status, "priced") where S.status == nil and {priced}'
+
+    def put(name: str, value: str, where: str = "") -> str:
+        return f"set({at(name)}, {value})" + (f" where {where}" if where else "")
+
+    yield put(c.STATUS, "S.status")
+    yield put(REASON, "S.reason", "S.reason != nil")
+    yield put(PICODOLLARS, "S.pico", priced)
+    yield put(TOTAL, "Double(S.pico) / 1000000000000.0", priced)
+    for component, keys in _COMPONENTS.items():
+        used = " or ".join(f"S.{_QUANTITIES[key]} > 0" for key in keys)
+        yield put(
+            f"costspan.cost.{component}", f"Double(S.cost_{component}) / 1000000000000.0", f"{priced} and ({used})"
+        )
+        counts = " + ".join(f"S.{_QUANTITIES[key]}" for key in keys)
+        yield put(f"{TOKENS}{component}", counts, f"S.bad == nil and ({used})")
+    yield put(SAVINGS, "Double(S.r * S.c.i - S.cost_cache_read) / 1000000000000.0", f"{priced} and S.r > 0")
+    yield put(BOOK_VERSION, literal(table.version), priced)
+    yield put(PRICE_SOURCE, "S.c.s", priced)
+    yield put(c.INCONSISTENT, "true", "S.torn == true")
+    yield put(c.GUESSED, "true", "S.guessed == true")
+    # Metrics are told apart by the conventions' names, whatever the span called them.
+    yield put(c.PROVIDER, "S.said", f"{at(c.PROVIDER)} == nil and S.said != nil")
+    yield put(c.REQUEST_MODEL, "S.asked", f"{at(c.REQUEST_MODEL)} == nil and S.asked != nil")
+    yield put(c.OPERATION, "S.op", f"{at(c.OPERATION)} == nil")
+
+
+def pricing_statements(table: Table) -> list[tuple[str, list[str]]]:
+    """All of it, each part with what it is about."""
+    parts = (
+        ("how many tokens, each of one kind", counting(table)),
+        ("who was called, for what model", naming(table)),
+        ("the rates that hold", choosing(table)),
+        ("what cannot be priced, and what is an estimate", judging()),
+        ("the price", pricing(table)),
+    )
+    return [(title, [ottl(statement) for statement in statements]) for title, statements in parts]
