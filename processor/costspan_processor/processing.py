@@ -15,15 +15,14 @@ from opentelemetry.metrics import Observation
 from costspan_pricing import PriceBook
 from costspan_processor import compat
 from costspan_processor.budgets.guard import Guard
-from costspan_processor.conventions import PROVIDER, REQUEST_MODEL, SERVICE_TIER
-from costspan_processor.metrics import COMPONENT, DIMENSIONS, SCOPE, Generation, Table
+from costspan_processor.list_prices import ListPrices
+from costspan_processor.metrics import DIMENSIONS, SCOPE, Generation, Table
 from costspan_processor.observer import CostObserver
 from costspan_processor.span_processor import CostSpanProcessor
 from costspan_processor.translation import speaks_of_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from decimal import Decimal
+    from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
@@ -157,7 +156,7 @@ class Processing:
         )
         table.meter.create_observable_gauge(
             "costspan.price",
-            [table.observe(_Prices(self.book, table, self._clock).observations)],
+            [table.observe(ListPrices(self.book, table, self._clock).observations)],
             "USD",
             "List price per million tokens of the models in use, for short prompts, by service tier",
         )
@@ -174,53 +173,6 @@ class Processing:
         self.observer.after_fork()
         self.table = self._new_table()
         self.observer.table = self.table
-
-
-class _Prices:
-    """What the models that a table has seen cost now: looked up when metrics are collected, kept for an hour."""
-
-    _TIERS: Final = ("standard", "batch", "flex", "priority")
-    _METERS: Final = {
-        "input": "input", "cache_read": "cache_read", "cache_write_5m": "cache_write", "output": "output",
-    }  # fmt: skip
-    _MODELS_AT_MOST: Final = 100
-
-    def __init__(self, book: PriceBook, table: Table, clock: Callable[[], float]) -> None:
-        self._book = book
-        self._table = table
-        self._clock = clock
-        self._hour = 0
-        self._known: dict[tuple[str, str], list[Observation]] = {}
-
-    def observations(self) -> list[Observation]:
-        now = self._clock()
-        if int(now // 3600) != self._hour:
-            self._hour = int(now // 3600)
-            self._known.clear()
-        for provider, model in self._table.models():
-            if (provider, model) not in self._known and len(self._known) < self._MODELS_AT_MOST:
-                self._known[provider, model] = list(self._of(provider, model, int(now * 1e9)))
-        return [observation for of_model in self._known.values() for observation in of_model]
-
-    def _of(self, provider: str, model: str, at_ns: int) -> Iterator[Observation]:
-        standard: dict[str, Decimal] = {}
-        for tier in self._TIERS:
-            card = self._book.card(provider, model, at_ns, tier)
-            if card is None:
-                continue
-            rates = {
-                component: rate for meter, component in self._METERS.items() if (rate := card.rate(meter)) is not None
-            }
-            if tier == "standard":
-                standard = rates
-            # A model without prices of its own for a tier answers with the standard ones.
-            elif card.tier != tier or rates == standard:
-                continue
-            for component, rate in rates.items():
-                yield Observation(
-                    float(rate),
-                    {PROVIDER: provider, REQUEST_MODEL: model, COMPONENT: component, SERVICE_TIER: tier},
-                )
 
 
 def _after_fork_in_child() -> None:
