@@ -51,7 +51,7 @@ def _nobodys(label: str, what: str) -> Builder[models.Panel]:
     none = spent("", more=f', {label}=""')
     return (
         figure(
-            f"Without a {what}",
+            f"No {what}",
             f"Share of the spend over the time range that costspan.track({what}=...) named no {what} for. {EXACT}",
             units.PercentUnit,
             f"({none} or vector(0)) / ({spent('')} > 0)",

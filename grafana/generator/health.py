@@ -75,7 +75,7 @@ def _top() -> list[Builder[models.Panel]]:
         _count("Internal errors", "Errors inside costspan. No call of yours was affected", _ERRORS),
         _count("Store failures", "Steps that the store of the budgets failed at", _STORE),
         figure(
-            "Overflowing series",
+            "Overflows",
             "Series of calls that are counted under _overflow, "
             "because a label has too many values (COSTSPAN_MAX_LABEL_VALUES) or a metric too many series. "
             "The money is whole; whose it is, is not.",

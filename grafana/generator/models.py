@@ -46,6 +46,8 @@ UID: Final = "costspan-models"
 
 _BY: Final = f"{PROVIDER}, {MODEL}"
 _LEGEND: Final = f"{{{{{MODEL}}}}}"
+_BESIDE: Final = ("mean",)
+"""Names of models are long: beside them there is room for one figure where the window is 1,000 pixels wide."""
 _COST: Final = f"{COST}{{{FILTER}}}"
 _TOKENS: Final = f"{TOKENS}{{{FILTER}}}"
 
@@ -103,7 +105,7 @@ def _cost() -> list[Builder[models.Panel]]:
             f"What a call costs on average, by model; calls that have a cost. {RATE}",
             units.Dollars,
             12,
-            ["mean", "max"],
+            _BESIDE,
             height=11,
         )
         .decimals(4)
@@ -115,7 +117,7 @@ def _cost() -> list[Builder[models.Panel]]:
             f"it moves with the mix of the two, with caching, tiers and prices. {RATE}",
             units.Dollars,
             12,
-            ["mean", "max"],
+            _BESIDE,
             height=11,
         )
         .decimals(5)
@@ -127,7 +129,7 @@ def _cost() -> list[Builder[models.Panel]]:
                 f"Calls a minute, by model, priced or not. {RATE}",
                 units.Short,
                 12,
-                ["mean", "max"],
+                _BESIDE,
                 height=11,
             )
         ).with_target(query(f"{per_second(f'{CALLS}{{{FILTER}}}', MODEL)} * 60", _LEGEND)),

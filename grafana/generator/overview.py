@@ -107,7 +107,7 @@ def _top() -> list[Builder[models.Panel]]:
             "costspan:cost_USD:month_to_date",
         ),
         figure(
-            "Projected month",
+            "Projected",
             "The month to date, and for the rest of the month the pace of the last seven days (UTC). "
             "A straight line, and so an estimate, not a promise: a launch or a holiday is not in it. "
             "Without the recording rules: the pace of the time range.",
