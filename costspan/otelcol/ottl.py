@@ -30,6 +30,8 @@ HELD: Final = "costspan.otelcol"
 _PLACE = re.compile(r"\b([STD])((?:\.[A-Za-z_0-9]+)+)")
 _MINUTE: Final = 60_000_000_000
 _ROOTS: Final = {"S": "span.cache", "T": f'resource.attributes["{HELD}"]', "D": f'scope.attributes["{HELD}"]'}
+_KIND: Final = 'D.m[Coalesce([span.attributes[D.k], ""])]'
+"""The operation that a span is by its library's own words. An index that is nothing would be an error."""
 _HANDLED: Final = frozenset({"ai.response.providerMetadata", "llm.invocation_parameters"})
 """Attributes with JSON in them that are read."""
 _VERCEL: Final = {"amazon-bedrock": "aws.bedrock", "google-vertex": "vertex", "azure-openai": "azure"}
@@ -78,13 +80,7 @@ def spelled(name: str) -> str:
 def unread(dialect: d.Dialect) -> bool:
     """Whether a library says what a call used in a way that the statements cannot read."""
     counts = {d.INPUT, d.OUTPUT, d.CACHE_READ, d.CACHE_WRITE}
-    return bool(
-        dialect.encoded
-        or dialect.ticks
-        or not _HANDLED.issuperset(dialect.inside)
-        or dialect.beside
-        or not counts.isdisjoint(dialect.keys.values())
-    )
+    return dialect.encoded or not counts.isdisjoint(dialect.keys.values())
 
 
 def habits() -> Iterator[str]:
@@ -92,7 +88,7 @@ def habits() -> Iterator[str]:
     unknown = d.Dialect("conventions", (), guess=True, lost={"anthropic": (d.TTL,)})
     yield ottl(f"set({_ROOTS['D']}, {literal(_habits(unknown) | {'n': True})})")
     # Our own spans speak the conventions, and nothing is guessed of them.
-    yield f'set({_ROOTS["D"]}, {literal({"k": "", "n": True})}) where HasPrefix(scope.name, "costspan")'
+    yield f'set({_ROOTS["D"]}, {literal({"k": "", "a": "", "w": "", "n": True})}) where HasPrefix(scope.name, "costspan")'
     for dialect in reversed(d.DIALECTS):
         tests = [
             f"HasPrefix(scope.name, {literal(scope[:-1])})"
@@ -106,19 +102,25 @@ def habits() -> Iterator[str]:
 
 
 def _habits(dialect: d.Dialect) -> dict[str, Any]:
+    told: dict[str, Any] = {"k": "", "a": "", "w": ""}
     if unread(dialect):
-        return {"k": "", "x": dialect.name}
-    told: dict[str, Any] = {"k": ""}
+        sent = next((key for key, target in dialect.keys.items() if target == d.INPUT), "")
+        return told | {"x": dialect.name, "j": "", "a": sent}
+    aside = [key for key in (*dialect.inside, dialect.ticks) if key and key not in _HANDLED]
+    if aside:
+        told |= {"x": dialect.name, "j": aside[0]}
     if dialect.kinds is not None:
         told |= {"k": dialect.kinds[0], "m": dict(dialect.kinds[1])}
     if dialect.outside:
-        told["o"] = {provider: True for provider in sorted(dialect.outside)}
+        told["o"] = dict.fromkeys(sorted(dialect.outside), True)
     if dialect.thoughts:
-        told["h"] = {provider: True for provider in sorted(dialect.thoughts)}
+        told["h"] = dict.fromkeys(sorted(dialect.thoughts), True)
+    if dialect.cost:
+        told["f"] = True
     if dialect.guess:
         told["g"] = True
     if dialect.shown:
-        told["t"] = True
+        told |= {"t": True, "w": dialect.shown_with[0] if dialect.shown_with else ""}
     if dialect.lost:
         told["l"] = {provider: _lost(what) for provider, what in dialect.lost.items()}
     return told
@@ -137,8 +139,8 @@ def conditions() -> list[str]:
         f"({' or '.join(f'{at(mark)} != nil' for mark in marks)})",
         f"{at(c.STATUS)} == nil",
         f"({at(c.ROLLUP)} == nil or {at(c.ROLLUP)} != true)",
-        f"T.unbilled[{first([at(c.OPERATION), f'D.m[{kind}]', literal('chat')])}] == nil",
-        f"({kind} == nil or D.m[{kind}] != nil or {at(c.OPERATION)} != nil)",
+        f"T.unbilled[{first([at(c.OPERATION), _KIND, literal('chat')])}] == nil",
+        f"({kind} == nil or {_KIND} != nil or {at(c.OPERATION)} != nil)",
     )
     return [ottl(" and ".join(parts))]
 
@@ -150,14 +152,14 @@ def held(table: Table) -> dict[str, Any]:
     """What lies on the resource."""
     words = {**d.OPERATIONS}
     found: dict[str, Any] = {
-        "unbilled": {operation: True for operation in sorted(c.NOT_BILLED)},
+        "unbilled": dict.fromkeys(sorted(c.NOT_BILLED), True),
         "operations": words,
         "providers": {
             **{name: to for name, to in sorted(table.providers.items())},
             **{name: table.providers[to] for name, to in _VERCEL.items() if to in table.providers},
         },
         "tiers": {
-            **dict.fromkeys(("standard", "default", "auto", "on_demand", "standard_only", "unspecified"), ""),
+            **dict.fromkeys(("", "standard", "default", "auto", "on_demand", "standard_only", "unspecified"), ""),
             "batches": "batch",
             "on_demand_flex": "flex",
             "on_demand_priority": "priority",
@@ -181,9 +183,10 @@ def held(table: Table) -> dict[str, Any]:
 
 def naming(table: Table) -> Iterator[str]:
     """Provider, model, service tier and region, as the table has them."""
-    kind = "span.attributes[D.k]"
-    yield f"set(S.op, {first([at(c.OPERATION), f'D.m[{kind}]', literal('chat')])})"
+    yield f"set(S.op, {first([at(c.OPERATION), _KIND, literal('chat')])})"
     yield "set(S.op, T.operations[S.op]) where T.operations[S.op] != nil"
+    meta = at("ai.response.providerMetadata")
+    yield f"set(S.meta, ParseJSON({meta})) where IsString({meta})"
     yield f"set(S.said, {spelled(c.PROVIDER)})"
     yield f"set(S.answered, {spelled(c.RESPONSE_MODEL)})"
     yield f"set(S.asked, {spelled(c.REQUEST_MODEL)})"
@@ -223,7 +226,8 @@ def naming(table: Table) -> Iterator[str]:
     yield "set(S.untiered, true) where S.tier == nil"
     yield "set(S.tier, ToLowerCase(String(S.tier))) where S.tier != nil"
     yield 'replace_pattern(S.tier, "-", "_") where S.tier != nil'
-    yield 'set(S.tier, Coalesce([T.tiers[S.tier], S.tier, ""]))'
+    yield 'set(S.tier, "") where S.tier == nil'
+    yield "set(S.tier, T.tiers[S.tier]) where T.tiers[S.tier] != nil"
     yield f"set(S.geo, {at(c.GEO)})"
     if table.geos:
         yield "set(S.geo, S.host) where S.geo == nil and S.host != nil"
@@ -330,7 +334,11 @@ _META: Final = {
 }
 """What the Vercel AI SDK keeps in JSON."""
 _VERCEL_6: Final = next(dialect for dialect in d.DIALECTS if dialect.name == "Vercel AI SDK 6").signs
-_SIGNS: Final = {dialect.name: dialect.signs for dialect in d.DIALECTS if dialect.signs and unread(dialect)}
+_SIGNS: Final = {
+    dialect.name: dialect.signs
+    for dialect in d.DIALECTS
+    if dialect.signs and (unread(dialect) or not _HANDLED.issuperset(dialect.inside))
+}
 _ASIDE: Final = {c.REPORTED_COST: "reported_cost", c.ITERATIONS: "several_usages", c.BY_MODEL: "several_models"}
 _AUDIO: Final = (
     "gen_ai.usage.audio.input_tokens",
@@ -343,6 +351,12 @@ _MODAL: Final = (
     "gen_ai.usage.image.output_tokens",
     "gen_ai.usage.image.cache_read.input_tokens",
     "costspan.usage.web_searches",
+    *sorted(
+        key
+        for dialect in d.DIALECTS
+        for key, target in (*dialect.keys.items(), *dialect.beside.items())
+        if not unread(dialect) and (target.startswith("costspan.usage.") or key in dialect.beside)
+    ),
     *d.SPELLINGS["costspan.usage.web_searches"],
 )
 _OTHERS: Final = (
@@ -361,8 +375,6 @@ _OTHERS: Final = (
 
 def counting(table: Table) -> Iterator[str]:
     """Disjoint counts of tokens, and why there are none that can be priced."""
-    meta = "ai.response.providerMetadata"
-    yield f"set(S.meta, ParseJSON({at(meta)})) where IsString({at(meta)})"
     for key, name in _COUNTS.items():
         yield f"set(S.{key}, {spelled(name)})"
         for path in _META.get(key, ()):
@@ -399,7 +411,7 @@ def counting(table: Table) -> Iterator[str]:
     yield "set(S.cached, S.r + S.wrote)"
     # Cached tokens are in the input, or beside it: the library says which, of which provider.
     six = " and ".join(f"{at(sign)} == nil" for sign in _VERCEL_6)
-    yield f'set(S.outside, true) where S.cached > 0 and (D.o["*"] == true or D.o[S.said] == true) and {six}'
+    yield f'set(S.outside, true) where S.cached > 0 and (D.o["*"] == true or D.o[Coalesce([S.said, ""])] == true) and {six}'
     yield (
         "set(S.guessed, true) where S.cached > 0 and S.outside == nil and S.unsaid_in == nil and D.g == true"
         " and (S.total == S.i + S.o + S.cached or (S.i < S.cached and (S.total == nil or S.total != S.i + S.o)))"
@@ -408,7 +420,7 @@ def counting(table: Table) -> Iterator[str]:
     yield "set(S.prompt, S.i)"
     yield "set(S.prompt, S.cached) where S.prompt < S.cached"
     # Reasoning is in the output, or beside it: where only the total has room for it, it is beside.
-    yield 'set(S.thinks, true) where D.h["*"] == true or D.h[S.said] == true'
+    yield 'set(S.thinks, true) where D.h["*"] == true or D.h[Coalesce([S.said, ""])] == true'
     yield "set(S.beside, S.total - S.i - S.o) where IsInt(S.total)"
     yield "set(S.q, S.beside) where S.thinks == true and S.q == 0 and S.beside > 0"
     yield "set(S.o, S.o + S.q) where S.q > 0 and (S.thinks == true or S.q == S.beside)"
@@ -429,6 +441,7 @@ def choosing(table: Table) -> Iterator[str]:
         yield f'set(S.c, T.cards[Concat([S.id, {tier}, {geo}], "#")]) where {there}'
         if tier == "S.tier" and geo == '""':
             yield f'set(S.est, "tier_unpriced") where {there} and S.tier != ""'
+    yield "set(S.c, {}) where S.c == nil"
     yield 'set(S.est, "") where S.c.z == true'
     for _ in range(table.oldest):
         yield "set(S.c, T.cards[S.c.b]) where span.start_time_unix_nano < S.c.f"
@@ -465,7 +478,9 @@ def judging() -> Iterator[str]:
         yield f"set(S.reason, {reason}) where S.status == nil and {where}"
         yield f"set(S.status, {literal(status)}) where S.status == nil and S.reason != nil"
 
-    yield from unless("partial", 'Concat(["unread:", D.x], "")', "D.x != nil")
+    yield from unless(
+        "partial", 'Concat(["unread:", D.x], "")', 'D.x != nil and (D.j == "" or span.attributes[D.j] != nil)'
+    )
     for name, signs in _SIGNS.items():
         there = " or ".join(f"{at(sign)} != nil" for sign in signs)
         yield from unless("partial", literal(f"unread:{name}"), f'D.k == "" and ({there})')
@@ -478,14 +493,14 @@ def judging() -> Iterator[str]:
         yield from unless("partial", '"unpriced_meter"', f"{scope}({there})")
     yield from unless("unknown_provider", '"not_in_this_configuration"', "S.p == nil")
     yield from unless("unknown_model", '"not_in_this_configuration"', "S.id == nil")
-    yield from unless("unknown_model", '"no_price_at_that_time"', "S.c == nil or S.c.g == true")
+    yield from unless("unknown_model", '"no_price_at_that_time"', "S.c.s == nil")
     yield from unless("no_usage", '"no_counts"', "S.none == true")
     from costspan.otelcol.table import METERS
 
     for meter, key in METERS.items():
         there = f"S.c.x != nil and S.c.x.{key} == true and S.{_QUANTITIES[key]} > 0"
         yield from unless("partial", literal(f"unpriced:{meter}"), there)
-    yield 'set(S.lost, Coalesce([D.l[S.said], D.l["*"]])) where S.status == nil and D.l != nil'
+    yield 'set(S.lost, Coalesce([D.l[Coalesce([S.said, ""])], D.l["*"]])) where S.status == nil and D.l != nil'
     yield f'set(S.est, "estimated_usage") where {at(c.ESTIMATED)} == true'
     yield "set(S.est, S.c.e) where S.c.e != nil"
     calls = " or ".join(f"S.op == {literal(op)}" for op in _WITHOUT_CACHE)
@@ -494,10 +509,12 @@ def judging() -> Iterator[str]:
     without = " and ".join(f"({api} == nil or {api} != {literal(name)})" for name in _APIS_WITHOUT_TOOLS)
     offered = (
         'span.attributes["gen_ai.tool.definitions"] != nil or span.attributes["ai.prompt.tools"] != nil'
-        ' or span.attributes["llm.tools.0.tool.json_schema"] != nil or D.t == nil'
+        ' or span.attributes["llm.tools.0.tool.json_schema"] != nil or D.t == nil or (D.w != "" and span.attributes[D.w] == nil)'
         ' or IsMatch(span.attributes["llm.invocation_parameters"], "(?i)search|code_|mcp|plugins")'
+        ' or IsMatch(span.attributes["model_request_parameters"], "(?i)\\"kind\\": ?\\"[a-z]*(?:search|code_|mcp)")'
     )
     audio = " or ".join(f"{at(name)} != nil" for name in _MODAL if "audio" in name)
+    told = " or ".join(f"{at(key)} != nil" for dialect in d.DIALECTS for key in dialect.cost)
     for key, where in (
         ("more", "true"),
         ("ttl", "S.wrote > 0 and S.split == nil"),
@@ -508,6 +525,9 @@ def judging() -> Iterator[str]:
         ("writes", "S.c.y == true and S.wrote == 0"),
     ):
         yield f'set(S.est, "untold:{key}") where S.lost.{key} == true and {where}'
+    # Where the library itself has a figure of what it does not tell, ours would be another.
+    yield f"set(S.reason, S.est) where S.status == nil and D.f == true and S.est != nil and ({told})"
+    yield 'set(S.status, "partial") where S.status == nil and S.reason != nil'
 
 
 _QUANTITIES: Final = {
@@ -559,8 +579,8 @@ def pricing(table: Table) -> Iterator[str]:
 def pricing_statements(table: Table) -> list[tuple[str, list[str]]]:
     """All of it, each part with what it is about."""
     parts = (
-        ("how many tokens, each of one kind", counting(table)),
         ("who was called, for what model", naming(table)),
+        ("how many tokens, each of one kind", counting(table)),
         ("the rates that hold", choosing(table)),
         ("what cannot be priced, and what is an estimate", judging()),
         ("the price", pricing(table)),

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from costspan_pricing import BookError
+from costspan_pricing.words import did_you_mean
 from costspan_processor.enrich import prices_apart
 
 if TYPE_CHECKING:
@@ -125,8 +126,6 @@ def table(book: PriceBook, models: Sequence[str] = (), providers: Sequence[str] 
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    from costspan.rates import did_you_mean
-
     return did_you_mean(word, known) or "; `costspan prices list` shows what there is"
 
 
@@ -259,7 +258,7 @@ def _rates(card: RateCard, prompt: int) -> dict[str, Any]:
             missing.append(key)
         ready[key] = rate.numerator if rate is not None else 0
     if missing:
-        ready["x"] = {key: True for key in missing}
+        ready["x"] = dict.fromkeys(missing, True)
     if card.free:
         ready["z"] = True
     if card.flags:
