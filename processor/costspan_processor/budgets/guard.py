@@ -316,14 +316,16 @@ class Guard:
             most, used = request.claim.most, balance.spent + balance.held + plan.amount
             if most is not None and plan.amount and used > most:
                 said = str(self._exceeded(line, balance, plan.amount, attributes, "limit"))
-                return Check(False, "refused", line.subject.budget, usd(plan.amount), _left(line, balance), model, said)
+                left = usd(_left(line.subject, balance))
+                return Check(False, "refused", line.subject.budget, usd(plan.amount), left, model, said)
             if used > line.subject.limit:
                 decision = "bypassed" if line.budget.blocks else "warned"
         line, balance = max(zip(lines, balances, strict=True), key=lambda pair: _used(pair[0].subject, pair[1]))
-        reason = f"{line.subject.budget!r} has ${plain(_left(line, balance))} left in {line.subject.period}"
+        left = usd(_left(line.subject, balance))
+        reason = f"{line.subject.budget!r} has ${plain(left)} left in {line.subject.period}"
         if plan.model is not None:
             decision, model, reason = "downgraded", plan.model, str(plan.attributes[_WHY])
-        return Check(True, decision, line.subject.budget, usd(plan.amount), _left(line, balance), model, reason)
+        return Check(True, decision, line.subject.budget, usd(plan.amount), left, model, reason)
 
     def remaining(self, who: Attribution | None, attributes: Mapping[str, Any]) -> tuple[Decimal, bool]:
         """The least share that a matching budget has left, and whether one of them is in its emergency."""
@@ -609,7 +611,7 @@ class Guard:
             ("unsettled", "USD", "Part of spent: estimates of calls that never told what they cost",
              lambda _, balance: balance.unsettled / NANO),
             ("remaining", "USD", "Limit less spent and held, never below 0",
-             _remaining),
+             lambda subject, balance: _left(subject, balance) / NANO),
             ("utilization.ratio", "1", "Spent as a share of the limit", _used),
             ("period.start", "s", "Start of the present period, unix time", lambda subject, _: subject.start),
             ("period.end", "s", "End of the present period, unix time", lambda subject, _: subject.end),
@@ -768,12 +770,9 @@ def _used(subject: Subject, balance: Balance) -> float:
     return balance.spent / subject.limit
 
 
-def _remaining(subject: Subject, balance: Balance) -> float:
-    return max(0, subject.limit - balance.spent - balance.held) / NANO
-
-
-def _left(line: Line, balance: Balance) -> Decimal:
-    return usd(max(0, line.subject.limit - balance.spent - balance.held))
+def _left(subject: Subject, balance: Balance) -> int:
+    """Nanodollars that the budget has left, never below 0."""
+    return max(0, subject.limit - balance.spent - balance.held)
 
 
 def _ids() -> Iterator[str]:
