@@ -31,7 +31,7 @@ def otelcol_config(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Where spans go on to: host:port for OTLP over gRPC, a URL for OTLP over HTTP.  [default: localhost:14317]",
+            help="Where spans go on to: host:port for OTLP over gRPC, a URL for HTTP.  [default: localhost:14317]",
             show_default=False,
         ),
     ] = None,

@@ -56,8 +56,7 @@ connectors:
 {metrics}
 processors:
   memory_limiter: {{check_interval: 1s, limit_percentage: 75, spike_limit_percentage: 20}}
-  # Kept for as long as a month's sums are looked at: a series that is forgotten begins again at nothing, and all do when
-  # the collector starts.
+  # Longer than a month: a series that is forgotten begins again at nothing, and all do when the collector starts.
   delta_to_cumulative: {{max_stale: 960h}}
   transform/costspan:
     error_mode: silent
@@ -65,7 +64,10 @@ processors:
 {statements}
 service:
   pipelines:
-    traces: {{receivers: [otlp], processors: [memory_limiter, transform/costspan], exporters: [{exporter}, signal_to_metrics]}}
+    traces:
+      receivers: [otlp]
+      processors: [memory_limiter, transform/costspan]
+      exporters: [{exporter}, signal_to_metrics]
     metrics: {{receivers: [signal_to_metrics], processors: [delta_to_cumulative], exporters: [prometheus]}}
 """
 
@@ -97,7 +99,7 @@ def _folded(models: Sequence[str]) -> str:
 
 
 def _groups(table: Table) -> Iterator[str]:
-    yield "      # The table: names, and picodollars a token by card (# service tier # region, ~ periods back, L longer prompts).\n"
+    yield "      # The table: names, and picodollars a token by # tier # region, ~ periods back, L longer prompts.\n"
     yield "      - statements:\n"
     yield from _table(held(table))
     yield "      # How each library counts: cached tokens in the input or beside it, what its spans leave out.\n"

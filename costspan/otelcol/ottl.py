@@ -44,8 +44,8 @@ _MAKERS: Final = "anthropic|amazon|meta|mistral|cohere|ai21|deepseek|writer|qwen
 def ottl(statement: str) -> str:
     """A statement with the short names of places written out.
 
-    >>> ottl('set(S.c, T.cards[S.id]) where S.c == nil')
-    'set(span.cache["c"], resource.attributes["costspan.otelcol"]["cards"][span.cache["id"]]) where span.cache["c"] == nil'
+    >>> ottl('set(S.c, T.cards[S.id])')
+    'set(span.cache["c"], resource.attributes["costspan.otelcol"]["cards"][span.cache["id"]])'
     """
 
     def out(found: re.Match[str]) -> str:
@@ -88,7 +88,8 @@ def habits() -> Iterator[str]:
     unknown = d.Dialect("conventions", (), guess=True, lost={"anthropic": (d.TTL,)})
     yield ottl(f"set({_ROOTS['D']}, {literal(_habits(unknown) | {'n': True})})")
     # Our own spans speak the conventions, and nothing is guessed of them.
-    yield f'set({_ROOTS["D"]}, {literal({"k": "", "a": "", "w": "", "n": True})}) where HasPrefix(scope.name, "costspan")'
+    ours = {"k": "", "a": "", "w": "", "n": True}
+    yield f'set({_ROOTS["D"]}, {literal(ours)}) where HasPrefix(scope.name, "costspan")'
     for dialect in reversed(d.DIALECTS):
         tests = [
             f"HasPrefix(scope.name, {literal(scope[:-1])})"
@@ -99,6 +100,12 @@ def habits() -> Iterator[str]:
         tests += [f'resource.attributes["service.name"] == {literal(service)}' for service in dialect.services]
         if tests:
             yield ottl(f"set({_ROOTS['D']}, {literal(_habits(dialect))}) where {' or '.join(tests)}")
+
+
+def _named(scope: str) -> str:
+    if scope.endswith("*"):
+        return f"HasPrefix(scope.name, {literal(scope[:-1])})"
+    return f"scope.name == {literal(scope)}"
 
 
 def _habits(dialect: d.Dialect) -> dict[str, Any]:
@@ -155,7 +162,7 @@ def held(table: Table) -> dict[str, Any]:
         "unbilled": dict.fromkeys(sorted(c.NOT_BILLED), True),
         "operations": words,
         "providers": {
-            **{name: to for name, to in sorted(table.providers.items())},
+            **dict(sorted(table.providers.items())),
             **{name: table.providers[to] for name, to in _VERCEL.items() if to in table.providers},
         },
         "tiers": {
@@ -170,12 +177,8 @@ def held(table: Table) -> dict[str, Any]:
     }
     if "openai" in table.listed:
         found["hosts"] = {**EXACT, **dict(SUFFIXES)}
-    for key, value in (("any", table.anything), ("endings", table.endings), ("routes", table.routes)):
-        if value:
-            found[key] = value
-    if table.geos:
-        found["geos"] = table.geos
-    return found
+    where_used = {"any": table.anything, "routes": table.routes, "geos": table.geos}
+    return found | {key: value for key, value in where_used.items() if value}
 
 
 # ---------------------------------------------------------------------- what was called
@@ -199,10 +202,10 @@ def naming(table: Table) -> Iterator[str]:
         yield 'replace_pattern(S.domain, "^[^.]+", "") where S.domain != nil'
         yield "set(S.said, Coalesce([T.hosts[S.host], T.hosts[S.domain], S.said])) where S.domain != nil"
     yield (
-        'replace_pattern(S.said, "^([^.]+)\\\\..*$", "$1") where S.said != nil'
+        'replace_pattern(S.said, "^([^.]+)\\\\..*$", "$1") where IsString(S.said)'
         ' and IsMatch(S.said, "^[^.]+\\\\.") and not IsMatch(S.said, "^(aws|gcp|az|azure|ibm)\\\\.")'
     )
-    yield 'replace_pattern(S.said, "_llm$", "") where S.said != nil and HasSuffix(S.said, "_llm")'
+    yield 'replace_pattern(S.said, "_llm$", "") where IsString(S.said) and HasSuffix(S.said, "_llm")'
     yield "set(S.p, T.providers[ToLowerCase(Trim(S.said))]) where IsString(S.said)"
     if "aws" in table.listed:
         makers = f'"^(?:[a-z0-9_]+\\\\.)?(?:{_MAKERS})\\\\."'
@@ -280,7 +283,7 @@ def _resolved(table: Table, raw: str) -> Iterator[str]:
     yield from _versioned(todo, "S.m")
     yield f'set(S.front, S.m) where {todo} and IsMatch(S.m, "/")'
     yield f'replace_pattern(S.front, "/.*$", "") where {todo} and S.front != nil'
-    yield f'replace_pattern(S.m, "^[^/]+/", "") where {todo} and T.providers[S.front] != nil'
+    yield f'replace_pattern(S.m, "^[^/]+/", "") where {todo} and S.front != nil and T.providers[S.front] != nil'
     yield f"set(S.id, T.names[S.p][S.m]) where {todo}"
     yield from _versioned(todo, "S.m")
     for provider, groups in table.beginnings.items():
@@ -395,7 +398,9 @@ def counting(table: Table) -> Iterator[str]:
             f"set(S.{key}, Int(Trim(S.{key}))) where S.odd == true and IsString(S.{key})"
             f' and IsMatch(S.{key}, "^ *-?[0-9]{{1,18}} *$")'
         )
-        yield f"set(S.{key}, Int(S.{key})) where S.odd == true and IsDouble(S.{key}) and Double(Int(S.{key})) == S.{key}"
+        yield (
+            f"set(S.{key}, Int(S.{key})) where S.odd == true and IsDouble(S.{key}) and Double(Int(S.{key})) == S.{key}"
+        )
     yield f'set(S.bad, "no_whole_number") where S.odd == true and not ({whole})'
     yield f'set(S.bad, "negative") where S.bad == nil and ({" or ".join(f"S.{key} < 0" for key in _COUNTS)})'
     largest = " or ".join(f"S.{key} > {table.most}" for key in _COUNTS)
@@ -411,7 +416,8 @@ def counting(table: Table) -> Iterator[str]:
     yield "set(S.cached, S.r + S.wrote)"
     # Cached tokens are in the input, or beside it: the library says which, of which provider.
     six = " and ".join(f"{at(sign)} == nil" for sign in _VERCEL_6)
-    yield f'set(S.outside, true) where S.cached > 0 and (D.o["*"] == true or D.o[Coalesce([S.said, ""])] == true) and {six}'
+    beside = 'D.o["*"] == true or D.o[Coalesce([S.said, ""])] == true'
+    yield f"set(S.outside, true) where S.cached > 0 and ({beside}) and {six}"
     yield (
         "set(S.guessed, true) where S.cached > 0 and S.outside == nil and S.unsaid_in == nil and D.g == true"
         " and (S.total == S.i + S.o + S.cached or (S.i < S.cached and (S.total == nil or S.total != S.i + S.o)))"
@@ -501,6 +507,7 @@ def judging() -> Iterator[str]:
         there = f"S.c.x != nil and S.c.x.{key} == true and S.{_QUANTITIES[key]} > 0"
         yield from unless("partial", literal(f"unpriced:{meter}"), there)
     yield 'set(S.lost, Coalesce([D.l[Coalesce([S.said, ""])], D.l["*"]])) where S.status == nil and D.l != nil'
+    yield "set(S.lost, {}) where S.lost == nil"
     yield f'set(S.est, "estimated_usage") where {at(c.ESTIMATED)} == true'
     yield "set(S.est, S.c.e) where S.c.e != nil"
     calls = " or ".join(f"S.op == {literal(op)}" for op in _WITHOUT_CACHE)
@@ -509,9 +516,10 @@ def judging() -> Iterator[str]:
     without = " and ".join(f"({api} == nil or {api} != {literal(name)})" for name in _APIS_WITHOUT_TOOLS)
     offered = (
         'span.attributes["gen_ai.tool.definitions"] != nil or span.attributes["ai.prompt.tools"] != nil'
-        ' or span.attributes["llm.tools.0.tool.json_schema"] != nil or D.t == nil or (D.w != "" and span.attributes[D.w] == nil)'
+        ' or span.attributes["llm.tools.0.tool.json_schema"] != nil or D.t == nil'
+        ' or (D.w != "" and span.attributes[D.w] == nil)'
         ' or IsMatch(span.attributes["llm.invocation_parameters"], "(?i)search|code_|mcp|plugins")'
-        ' or IsMatch(span.attributes["model_request_parameters"], "(?i)\\"kind\\": ?\\"[a-z]*(?:search|code_|mcp)")'
+        ' or IsMatch(span.attributes["model_request_parameters"], "(?i)\\"kind\\": ?\\"[a-z_]*(?:search|code_|mcp)")'
     )
     audio = " or ".join(f"{at(name)} != nil" for name in _MODAL if "audio" in name)
     told = " or ".join(f"{at(key)} != nil" for dialect in d.DIALECTS for key in dialect.cost)

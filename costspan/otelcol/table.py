@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from costspan_pricing import BookError
 from costspan_pricing.words import did_you_mean
 from costspan_processor.enrich import prices_apart
 
@@ -371,11 +370,3 @@ def _route(made: Table, book: PriceBook) -> None:
     made.routes = {gateway: leads for gateway, leads in made.routes.items() if leads}
     for gateway in made.routes:
         made.providers |= dict.fromkeys(_called(book, gateway), gateway)
-
-
-def check(made: Table) -> None:
-    """Raises `BookError` if a card leads nowhere: a defect of ours, not of a book."""
-    for name, card in made.cards.items():
-        for key, other in card.items():
-            if (key in {"b", "l"} or (key[0] == "w" and key[1:])) and other not in made.cards:
-                raise BookError(f"{name}: {key} leads to {other!r}")
