@@ -350,7 +350,8 @@ def _add_anything(made: Table, book: PriceBook, provider: str) -> None:
         if len(made.models) > before:
             made.anything[provider] = made.models[-1]
     for file in book.files(provider):
-        for ending in file.get("free") if isinstance(file.get("free"), list) else ():
+        free = file.get("free")
+        for ending in free if isinstance(free, list) else ():
             match = book.match(provider, _NOBODY + ending)
             if match is not None and match.rule == "free":
                 _add(made, book, match._replace(model=f"*{ending}"), _NOBODY + ending)

@@ -118,8 +118,8 @@ def _value(value: Any) -> AnyValue:
 def _plain(attributes: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for pair in attributes:
-        ((kind, value),) = pair["value"].items() or (("nothing", None),)
-        plain[pair["key"]] = int(value) if kind == "intValue" else value
+        for kind, value in pair["value"].items():
+            plain[pair["key"]] = int(value) if kind == "intValue" else value
     return plain
 
 

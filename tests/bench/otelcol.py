@@ -1,0 +1,148 @@
+"""Spans a second of processor time that the real collector prices with a generated configuration.
+
+    python -m tests.bench.otelcol [models ...]
+
+Batches of 512 spans with 15 attributes over OTLP/HTTP, received, priced and forwarded; all of them model calls, one in
+ten, and none, each beside the same collector without the statements. The time is the collector's own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Final
+
+import yaml
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
+from costspan.otelcol.config import config
+from costspan.otelcol.table import table
+from costspan_pricing import PriceBook
+from tests.grafana.prometheus import binary, free_ports
+from tests.otelcol.stock import AT
+
+BATCH: Final = 512
+SECONDS: Final = 4.0
+MODELS: Final = (
+    "openai/gpt-4.1", "openai/gpt-4.1-mini", "openai/gpt-5", "openai/o3", "openai/text-embedding-3-small",
+    "anthropic/claude-sonnet-4-5", "anthropic/claude-opus-4-6", "google/gemini-2.5-flash", "google/gemini-2.5-pro",
+    "deepseek/deepseek-chat",
+)  # fmt: skip
+
+CALL: Final = {
+    "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4.1",
+    "gen_ai.response.model": "gpt-4.1-2025-04-14", "gen_ai.response.id": "chatcmpl-1", "server.address": "api.openai.com",
+    "server.port": 443, "gen_ai.request.max_tokens": 800, "gen_ai.request.temperature": "0.2", "session.id": "s-1",
+    "gen_ai.usage.input_tokens": 1200, "gen_ai.usage.output_tokens": 300, "user.id": "u-1",
+    "gen_ai.usage.cache_read.input_tokens": 400, "costspan.team": "search",
+}  # fmt: skip
+OTHER: Final = {f"http.attribute.{number}": f"value {number}" for number in range(15)}
+
+
+class Sink(BaseHTTPRequestHandler):
+    """Takes everything and says so."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def batch(share: float) -> bytes:
+    """One request of which so many spans are model calls."""
+    request = ExportTraceServiceRequest()
+    held = request.resource_spans.add()
+    held.resource.attributes.append(KeyValue(key="service.name", value=AnyValue(string_value="shop")))
+    scope = held.scope_spans.add()
+    scope.scope.name = "opentelemetry.instrumentation.genai.openai"
+    for number in range(BATCH):
+        span = scope.spans.add(name="span", start_time_unix_nano=AT, end_time_unix_nano=AT + 10**9)
+        span.trace_id, span.span_id = os.urandom(16), os.urandom(8)
+        for key, value in (CALL if number < share * BATCH else OTHER).items():
+            told = AnyValue(int_value=value) if isinstance(value, int) else AnyValue(string_value=value)
+            span.attributes.append(KeyValue(key=key, value=told))
+    return request.SerializeToString()
+
+
+def rate(file: Path, port: int, body: bytes) -> tuple[float, float]:
+    """Spans a second of the collector's processor time, and its memory in megabytes."""
+    from subprocess import DEVNULL, Popen
+
+    server = Popen([binary("otelcol"), f"--config={file}"], stdout=DEVNULL, stderr=DEVNULL)
+    try:
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                connection.connect()
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+        def send(until: float) -> int:
+            sent = 0
+            while time.monotonic() < until:
+                connection.request("POST", "/v1/traces", body, {"content-type": "application/x-protobuf"})
+                answer = connection.getresponse()
+                answer.read()
+                assert answer.status == 200
+                sent += BATCH
+            return sent
+
+        send(time.monotonic() + 1)
+        before = _seconds(server.pid)
+        sent = send(time.monotonic() + SECONDS)
+        spent = _seconds(server.pid) - before
+        pages = int(Path(f"/proc/{server.pid}/statm").read_text().split()[1])
+        return sent / spent, pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    """Measure and print."""
+    sink = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
+    threading.Thread(target=sink.serve_forever, daemon=True).start()
+    made = table(PriceBook.bundled(), sys.argv[1:] or MODELS)
+    with tempfile.TemporaryDirectory() as folder:
+        for share in (1.0, 0.1, 0.0):
+            for priced in (True, False):
+                grpc, http, scraped = free_ports(3)
+                whole = yaml.safe_load(config(made, f"http://127.0.0.1:{sink.server_port}", http=True))
+                protocols = whole["receivers"]["otlp"]["protocols"]
+                protocols["grpc"]["endpoint"], protocols["http"]["endpoint"] = f"127.0.0.1:{grpc}", f"127.0.0.1:{http}"
+                whole["exporters"]["prometheus"]["endpoint"] = f"127.0.0.1:{scraped}"
+                whole["exporters"]["otlp_http"]["compression"] = "none"
+                whole["service"]["telemetry"] = {"metrics": {"level": "none"}}
+                if not priced:
+                    whole["service"]["pipelines"]["traces"]["processors"].remove("transform/costspan")
+                file = Path(folder) / "otelcol.yaml"
+                file.write_text(yaml.safe_dump(whole))
+                spans, megabytes = rate(file, http, batch(share))
+                what = "priced" if priced else "passed on"
+                print(f"{share:4.0%} model calls, {what:9}: {spans:9,.0f} spans a second of CPU, {megabytes:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
