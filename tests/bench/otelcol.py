@@ -38,8 +38,8 @@ MODELS: Final = (
 
 CALL: Final = {
     "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4.1",
-    "gen_ai.response.model": "gpt-4.1-2025-04-14", "gen_ai.response.id": "chatcmpl-1", "server.address": "api.openai.com",
-    "server.port": 443, "gen_ai.request.max_tokens": 800, "gen_ai.request.temperature": "0.2", "session.id": "s-1",
+    "gen_ai.response.model": "gpt-4.1-2025-04-14", "gen_ai.response.id": "chatcmpl-1", "server.port": 443,
+    "server.address": "api.openai.com", "gen_ai.request.max_tokens": 800, "gen_ai.request.temperature": "0.2", "session.id": "s-1",
     "gen_ai.usage.input_tokens": 1200, "gen_ai.usage.output_tokens": 300, "user.id": "u-1",
     "gen_ai.usage.cache_read.input_tokens": 400, "costspan.team": "search",
 }  # fmt: skip
@@ -72,9 +72,10 @@ def batch(share: float) -> bytes:
         span = scope.spans.add(name="span", start_time_unix_nano=AT, end_time_unix_nano=AT + 10**9)
         span.trace_id, span.span_id = os.urandom(16), os.urandom(8)
         for key, value in (CALL if number < share * BATCH else OTHER).items():
-            told = AnyValue(int_value=value) if isinstance(value, int) else AnyValue(string_value=value)
+            told = AnyValue(int_value=value) if isinstance(value, int) else AnyValue(string_value=str(value))
             span.attributes.append(KeyValue(key=key, value=told))
-    return request.SerializeToString()
+    body: bytes = request.SerializeToString()
+    return body
 
 
 def rate(file: Path, port: int, body: bytes) -> tuple[float, float]:
