@@ -116,7 +116,7 @@ class Processing:
             add(self.span_processor)
             # An unsampled span reaches no span processor, and sampling must not change money.
             self._unwatch = compat.watch_tracers(
-                self.tracer_provider, speaks_of_calls, SCOPE, self.span_processor.once.ours_starts
+                self.tracer_provider, speaks_of_calls, SCOPE, self.span_processor.ours_starts
             )
         _started.add(self)
 

@@ -8,14 +8,14 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from costspan_pricing import PriceBook
-from costspan_processor import compat, conventions
+from costspan_processor import compat
 from costspan_processor.attribution import attribution, sources
 from costspan_processor.compat import attributes_of
-from costspan_processor.conventions import RESPONSE_ID, ROLLUP, STATUS
-from costspan_processor.dialects import INPUT, OUTPUT
+from costspan_processor.conventions import RESPONSE_ID, ROLLUP, STATUS, Plain
 from costspan_processor.enrich import assess, describe, enrich
-from costspan_processor.once import Once
+from costspan_processor.once import Once, Told, counts_of
 from costspan_processor.translation import in_convention, says_nothing
+from costspan_processor.translation import told as told_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -76,9 +76,13 @@ class CostSpanProcessor(compat.Ending):
         except Exception as error:  # noqa: BLE001  a span must start whatever happens here
             self._failed("processor.on_start", error)
 
+    def ours_starts(self, span: Span) -> None:
+        """A call of our own instrumentation begins."""
+        self.once.ours_starts(*_ids(span))
+
     def ending(self, span: Span, attributes: Mapping[str, Any], passed: bool) -> None:
         """Price a span that tells of a call, unless another one does."""
-        contains = bool(self._waiting) and self.once.ends(span)
+        contains = bool(self._waiting) and self.once.ends(*_ids(span))
         if passed or self._closed:
             return
         try:
@@ -93,31 +97,32 @@ class CostSpanProcessor(compat.Ending):
         new: dict[str, AttributeValue] = {}
         if who is not None:
             new.update((key, value) for key, value in who.attributes.items() if key not in attributes)
+        scope = span.instrumentation_scope.name if span.instrumentation_scope is not None else ""
+        start = span.start_time or 0
+        told = Told(*_ids(span), scope, start, span.end_time or start)
         if STATUS in attributes:
-            self.once.counted(span, attributes.get(RESPONSE_ID), (attributes.get(INPUT), attributes.get(OUTPUT)))
+            self.once.counted(told, attributes.get(RESPONSE_ID), counts_of(attributes))
             return new
-        scope = span.instrumentation_scope
-        said = in_convention(attributes, scope.name if scope else "", span.resource.attributes)
-        response_id = said.get(RESPONSE_ID)
+        resource = span.resource.attributes
         # An agent's usage is its calls', unless nobody has seen those.
-        reading = conventions.read(said, aggregate=not contains)
+        reading, response_id = told_by(attributes, scope, resource, aggregate=not contains)
         if reading is None:
             return new
         counts = reading.input_tokens, reading.output_tokens
-        if contains or self.once.repeats(span, response_id, counts) or (self._counted and self._counted(response_id)):
+        if contains or self.once.repeats(told, response_id, counts) or (self._counted and self._counted(response_id)):
             return {ROLLUP: True, **new}
-        if reading.usage is not None or reading.problem is not None:
-            self.once.counted(span, response_id, counts)
-        start = span.start_time or 0
+        if isinstance(reading, Plain) or reading.usage is not None or reading.problem is not None:
+            self.once.counted(told, response_id, counts)
         duration = None if span.end_time is None else max(0, span.end_time - start) / 1e9
         priced = assess(reading, start, self._book, duration)
         result = describe(priced, self._proposal)
         observer = self._observer
         if observer is not None:
-            if observer.guard is not None:
+            if observer.guard is not None and (observer.guard.budgets or (who is not None and who.limits)):
                 identity = span.get_span_context()
                 key = f"{identity.trace_id:032x}:{identity.span_id:016x}"
-                result.update(observer.guard.charge(key, {**attributes, **said}, who, priced))
+                known = {**attributes, **in_convention(attributes, scope, resource)}
+                result.update(observer.guard.charge(key, known, who, priced))
             observer.count(priced, who, duration, own=False)
         # The price first: where a span has little room left, the first ones are those that stay.
         result.update(new)
@@ -134,6 +139,10 @@ class CostSpanProcessor(compat.Ending):
     def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002
         """Nothing waits here."""
         return True
+
+
+def _ids(span: Span) -> tuple[int, int | None]:
+    return span.get_span_context().span_id, None if span.parent is None else span.parent.span_id
 
 
 class EnrichingExporter(SpanExporter):

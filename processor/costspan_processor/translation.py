@@ -32,8 +32,10 @@ from costspan_processor.conventions import (
     STATUS,
     UNSAID,
     Kind,
+    Plain,
     getter,
     number,
+    read,
 )  # fmt: skip
 from costspan_processor.dialects import (
     ALL,
@@ -63,6 +65,8 @@ from costspan_processor.hosts import provider_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from costspan_processor.conventions import Reading
 
 _CONVENTIONS: Final = Dialect("conventions", (), guess=True, lost={"anthropic": (TTL,)})
 """Of a library that nobody has described: the conventions, unless the counts say otherwise."""
@@ -139,9 +143,9 @@ class _Translation:
     """
 
     __slots__ = (
-        "beside", "cached", "costs", "counts", "dialect", "encoded", "inside", "known", "moves", "names", "plain",
-        "reasoning", "reasons", "received", "searched", "sent", "settles", "shown", "shows", "sums", "ticks", "total",
-        "written",
+        "answer", "beside", "cached", "costs", "counts", "dialect", "encoded", "inside", "known", "moves", "names",
+        "plain", "reasoning", "reasons", "received", "searched", "sent", "settles", "shown", "shows", "sums", "ticks",
+        "total", "written",
     )  # fmt: skip
 
     def __init__(self, dialect: Dialect, shape: tuple[str, ...]) -> None:
@@ -186,6 +190,8 @@ class _Translation:
         )
         self.searched = _SEARCHES in targets
         self.costs = not present.isdisjoint(dialect.cost)
+        self.answer = keys.get(RESPONSE_ID, "")
+        """The attribute that holds the response's id."""
         self.sent, self.received = keys.get(INPUT, ""), keys.get(OUTPUT, "")
         self.cached, self.written = keys.get(CACHE_READ, ""), keys.get(CACHE_WRITE, "")
         self.reasoning, self.total = keys.get(REASONING, ""), keys.get(TOTAL, "")
@@ -559,6 +565,22 @@ def in_convention(
     `scope` names the library that made the span, `resource` holds the service's attributes.
     """
     return attributes if STATUS in attributes else translation(attributes, scope, resource)(attributes)
+
+
+def told(
+    attributes: Mapping[str, Any], scope: str, resource: Mapping[str, Any] | None, *, aggregate: bool = False
+) -> tuple[Reading | Plain | None, object]:
+    """The call that a span tells of, as `conventions.read` has it, and the id of the response."""
+    translate = translation(attributes, scope, resource)
+    counts = translate.plain_counts(attributes)
+    if counts is None:
+        said = translate(attributes)
+        return read(said, aggregate=aggregate), said.get(RESPONSE_ID)
+    plain = Plain()
+    plain.kind, sent, cached, received, reasoned = counts
+    plain.plain = sent, cached, received, reasoned
+    plain.output_tokens = received
+    return plain, attributes.get(translate.answer)
 
 
 def translation(attributes: Mapping[str, Any], scope: str, resource: Mapping[str, Any] | None) -> _Translation:

@@ -205,6 +205,39 @@ class Accounts:
         self._wake.set()
         return None
 
+    async def asettle(self, settlements: Sequence[Settlement]) -> list[Mapping[str, Balance]] | None:
+        """Write what calls cost on an event loop, and return once it would outlive this process.
+
+        The balances after each; None where the store is away and the journal has it.
+        """
+        if self._in_memory:
+            return [answer.balances for answer in self.store.settle(settlements)]
+        import asyncio  # not for those who have no event loop
+
+        if time.monotonic() >= self._down_until:
+            try:
+                return await asyncio.to_thread(self._settle_now, settlements)
+            except Exception as error:  # noqa: BLE001  a client library may raise anything
+                self._fell(error)
+        for settlement in settlements:
+            self.settle(settlement)
+        until = time.monotonic() + _EXIT_SECONDS
+        while not self._is_kept() and time.monotonic() < until:  # noqa: ASYNC110  a thread writes it
+            await asyncio.sleep(_LINGER_SECONDS / 2)
+        return None
+
+    def _settle_now(self, settlements: Sequence[Settlement]) -> list[Mapping[str, Balance]]:
+        answers = self.store.settle(settlements)
+        if self._down_until:
+            self._rose()
+        self._wrote(answers)
+        self._start()
+        return [answer.balances for answer in answers]
+
+    def _is_kept(self) -> bool:
+        """Whether all that has been settled is written, to the store or the journal."""
+        return not self._writing and len(self._queue) <= (self._journaled if self._has_journal else 0)
+
     def look(self) -> None:
         """Read the balances that are watched. Does I/O, unless the store does none."""
         requests = self._watched()

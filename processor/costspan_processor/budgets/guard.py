@@ -105,6 +105,13 @@ class Admission:
     """Of the lines, when it was let through."""
 
 
+class Charge(NamedTuple):
+    """What a call that nobody asked about is to be charged."""
+
+    lines: tuple[Line, ...]
+    settlement: Settlement
+
+
 class Refusal(NamedTuple):
     """A call that is not to be made."""
 
@@ -272,18 +279,48 @@ class Guard:
         self, key: str, attributes: Mapping[str, Any], who: Attribution | None, priced: Priced | Plain
     ) -> dict[str, AttributeValue]:
         """Charge a call that nobody asked about before it was made; `key` is its own (trace and span id)."""
-        pico = priced.total
         blocks = () if who is None else who.limits
-        if pico is None or not (self.budgets or blocks):
+        if priced.total is None or not (self.budgets or blocks):
             return {}
-        amount = _half_even(pico, 1000)
         for line in blocks:
-            self._own_store.settle((Settlement(f"{key}:{line.subject.account}", amount, (line.normal.claim,)),))
-        lines = self._matching(attributes, who)
-        if not lines:
+            settlement = Settlement(
+                f"{key}:{line.subject.account}", _half_even(priced.total, 1000), (line.normal.claim,)
+            )
+            self._own_store.settle((settlement,))
+        charge = self.charge_for(key, attributes, who, priced)
+        if charge is None:
             return {}
+        return self._charged(charge, self._accounts.settle(charge.settlement))
+
+    def charge_for(
+        self,
+        key: str,
+        attributes: Mapping[str, Any],
+        who: Attribution | None,
+        priced: Priced | Plain,
+        at: float | None = None,
+    ) -> Charge | None:
+        """What a call that has been made is to be charged, and to which budgets; None if to none. No I/O.
+
+        `at` is when it ended, unix seconds, if that may have been in an earlier period.
+        """
+        if priced.total is None:
+            return None
+        lines = self._matching(attributes, who, at)
+        if not lines:
+            return None
         claims = tuple(line.normal.claim for line in lines)
-        after = self._accounts.settle(Settlement(key, amount, claims))
+        return Charge(lines, Settlement(key, _half_even(priced.total, 1000), claims))
+
+    async def acharge(self, charges: Sequence[Charge]) -> list[dict[str, AttributeValue]]:
+        """Make charges in one step, and return the budget attributes of their spans once they outlive this process."""
+        balances = await self._accounts.asettle([charge.settlement for charge in charges])
+        if balances is None:
+            return [self._charged(charge, None) for charge in charges]
+        return [self._charged(charge, after) for charge, after in zip(charges, balances, strict=True)]
+
+    def _charged(self, charge: Charge, after: Mapping[str, Balance] | None) -> dict[str, AttributeValue]:
+        lines, (_, amount, claims) = charge
         if after is None:
             known = [self._accounts.balance(claim) or Balance(0, 0, 0) for claim in claims]
             balances = [balance._replace(spent=balance.spent + amount) for balance in known]
@@ -502,8 +539,12 @@ class Guard:
         self._until = min((line.until for line in lines), default=soon)
         self._until = min(self._until, soon)
 
-    def _matching(self, attributes: Mapping[str, Any], who: Attribution | None) -> tuple[Line, ...]:
+    def _matching(
+        self, attributes: Mapping[str, Any], who: Attribution | None, at: float | None = None
+    ) -> tuple[Line, ...]:
         lines = self.present()
+        if at is not None and at < self._since:
+            lines = tuple(itertools.chain.from_iterable(_lines(budget, at) for budget in self.budgets))
         if self._all:
             return lines
         named: Mapping[str, str] = {} if who is None else who.attributes

@@ -1,0 +1,181 @@
+"""The wire path gives what the plain one does: every span as it was, and behind its attributes those of its price.
+
+The plain path is OpenTelemetry's own protobuf classes and `enrich()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.trace import NoOpTracerProvider
+
+from costspan_pricing import PriceBook
+from costspan_processor import Processing
+from costspan_processor.collector import wire
+from costspan_processor.collector.pricing import Pricer
+from costspan_processor.enrich import enrich
+from costspan_processor.translation import _MARKS
+
+SCOPES = ("opentelemetry.instrumentation.openai_v2", "openinference.instrumentation.openai", "anybody.else", "")
+NOON = 1_795_000_000 * 10**9
+
+texts = st.text(max_size=40)
+values = st.recursive(
+    st.one_of(
+        st.builds(lambda value: AnyValue(string_value=value), texts),
+        st.builds(lambda value: AnyValue(bool_value=value), st.booleans()),
+        st.builds(lambda value: AnyValue(int_value=value), st.integers(-(2**63), 2**63 - 1)),
+        st.builds(lambda value: AnyValue(double_value=value), st.floats(allow_nan=False)),
+        st.builds(lambda value: AnyValue(bytes_value=value), st.binary(max_size=9)),
+        st.just(AnyValue()),
+    ),
+    lambda inner: st.one_of(
+        st.builds(lambda items: AnyValue(array_value=ArrayValue(values=items)), st.lists(inner, max_size=3)),
+        st.builds(
+            lambda items: AnyValue(kvlist_value=KeyValueList(values=items)),
+            st.lists(st.builds(lambda key, value: KeyValue(key=key, value=value), texts, inner), max_size=3),
+        ),
+    ),
+    max_leaves=5,
+)
+counts = st.one_of(
+    st.builds(lambda value: AnyValue(int_value=value), st.integers(-1, 300_000)),
+    st.builds(lambda value: AnyValue(string_value=str(value)), st.integers(0, 300_000)),
+    values,
+)
+models = st.sampled_from(["gpt-4.1", "gpt-4.1-mini", "claude-sonnet-4-5", "gemini-2.5-pro", "nobody-knows-it"])
+named = {
+    "gen_ai.operation.name": st.sampled_from(["chat", "embeddings", "execute_tool"]).map(
+        lambda value: AnyValue(string_value=value)
+    ),
+    "gen_ai.provider.name": st.sampled_from(["openai", "anthropic", "gcp.gemini"]).map(
+        lambda value: AnyValue(string_value=value)
+    ),
+    "gen_ai.request.model": models.map(lambda value: AnyValue(string_value=value)),
+    "gen_ai.usage.input_tokens": counts,
+    "gen_ai.usage.output_tokens": counts,
+    "gen_ai.usage.cache_read.input_tokens": counts,
+    "llm.token_count.prompt": counts,
+    "llm.model_name": models.map(lambda value: AnyValue(string_value=value)),
+    "costspan.service_tier": st.sampled_from(["batch", "priority"]).map(lambda value: AnyValue(string_value=value)),
+    "costspan.cost.status": st.just(AnyValue(string_value="priced")),
+    "costspan.cost.total": st.just(AnyValue(double_value=99.0)),
+    "gen_ai.input.messages": st.text(min_size=100, max_size=400).map(lambda value: AnyValue(string_value=value)),
+}
+
+
+@st.composite
+def spans(draw: st.DrawFn) -> Span:
+    """A span of any content; its trace has no other, so that its call is its own."""
+    keys = draw(st.lists(st.sampled_from(sorted(named)), unique=True, max_size=len(named)))
+    attributes = [KeyValue(key=key, value=draw(named[key])) for key in keys]
+    attributes += draw(
+        st.lists(st.builds(lambda key, value: KeyValue(key=key, value=value), texts, values), max_size=3)
+    )
+    span = Span(
+        trace_id=draw(st.binary(min_size=16, max_size=16)),
+        span_id=draw(st.binary(min_size=8, max_size=8)),
+        trace_state=draw(st.sampled_from(["", "a=b"])),
+        name=draw(texts),
+        kind=Span.SPAN_KIND_CLIENT,
+        start_time_unix_nano=draw(st.sampled_from([0, NOON])),
+        attributes=draw(st.permutations(attributes)),
+        flags=draw(st.sampled_from([0, 257])),
+        dropped_attributes_count=draw(st.sampled_from([0, 300])),
+    )
+    span.end_time_unix_nano = draw(st.sampled_from([0, NOON + 10**9]))
+    for name in draw(st.lists(texts, max_size=2)):
+        span.events.add(name=name, time_unix_nano=NOON)
+    if draw(st.booleans()):
+        span.status.message = draw(texts)
+    return span
+
+
+@pytest.fixture(scope="module")
+def processing() -> Processing:
+    return Processing(NoOpTracerProvider(), MeterProvider())
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(spans(), min_size=1, max_size=4, unique_by=lambda span: bytes(span.span_id)), st.sampled_from(SCOPES))
+def test_the_wire_path_is_the_plain_path(processing: Processing, sent: list[Span], scope: str) -> None:
+    request = ExportTraceServiceRequest()
+    of_resource = request.resource_spans.add(schema_url="https://opentelemetry.io/schemas/1.40.0")
+    of_resource.resource.attributes.add(key="service.name").value.string_value = "shop"
+    of_scope = of_resource.scope_spans.add()
+    of_scope.scope.name = scope
+    of_scope.spans.extend(sent)
+    body = request.SerializeToString()
+
+    got = ExportTraceServiceRequest.FromString(asyncio.run(Pricer(processing.observer).price(body)))
+
+    for span in of_scope.spans:
+        add_plainly(span, scope, processing.book)
+    assert got == request
+    assert processing.table.errors() == {}
+
+
+def add_plainly(span: Span, scope: str, book: PriceBook) -> None:
+    attributes = {pair.key: plain(pair.value) for pair in span.attributes}
+    start, end = span.start_time_unix_nano, span.end_time_unix_nano
+    seconds = max(0, end - start) / 1e9 if end else None
+    new = enrich(attributes, start, book, scope, {"service.name": "shop"}, seconds, False)
+    kept = [pair for pair in span.attributes if pair.key not in new]
+    del span.attributes[:]
+    span.attributes.extend(kept)
+    for key, value in new.items():
+        added = span.attributes.add(key=key)
+        if isinstance(value, bool):
+            added.value.bool_value = value
+        elif isinstance(value, float):
+            added.value.double_value = value
+        else:
+            assert isinstance(value, str)
+            added.value.string_value = value
+
+
+def plain(value: AnyValue) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return tuple(plain(item) for item in value.array_value.values)
+    if kind == "kvlist_value":
+        return {item.key: plain(item.value) for item in value.kvlist_value.values}
+    return None if kind is None else getattr(value, kind)
+
+
+@given(spans())
+def test_a_span_is_read_alike_in_whatever_order_its_fields_stand(span: Span) -> None:
+    raw = span.SerializeToString()
+    # A field that comes later on the wire than it is numbered: protobuf allows any order.
+    turned = Span(attributes=span.attributes).SerializeToString()
+    del span.attributes[:]
+    turned += span.SerializeToString()
+    for one, other in zip(parts(wire.Span(raw)), parts(wire.Span(turned)), strict=True):
+        assert one == other
+    assert list(wire.links([raw])) == list(wire.links([turned])) == [(span.span_id, span.parent_span_id)]
+
+
+def parts(span: wire.Span) -> tuple[Any, ...]:
+    return span.trace_id, span.span_id, span.parent_id, span.start, span.end, repr(span.attributes)
+
+
+def test_no_call_of_any_dialect_is_passed_over() -> None:
+    overlooked = [mark for mark in _MARKS if not wire.may_tell_of_a_call(mark.encode())]
+    assert overlooked == []
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+def test_what_is_cut_off_is_refused(cut: int) -> None:
+    request = ExportTraceServiceRequest()
+    span = request.resource_spans.add().scope_spans.add().spans.add(name="chat", trace_id=b"t" * 16, span_id=b"s" * 8)
+    span.attributes.add(key="gen_ai.request.model").value.string_value = "gpt-4.1"
+    with pytest.raises(wire.DecodeError):
+        wire.open_request(request.SerializeToString()[:-cut])
