@@ -87,7 +87,7 @@ def _top() -> list[Builder[models.Panel]]:
         .decimals(0)
         .no_value("no cached tokens"),
         figure(
-            "Saved by caching",
+            "Cache savings",
             f"Cached tokens at the input rate less what they cost, less the premium for writing them. {ESTIMATE}",
             units.Dollars,
             f"({increased(_SAVED)} or vector(0)) - ({premium} or vector(0))",
