@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+
+from costspan.commands import fail
 
 if TYPE_CHECKING:
     from costspan.otelcol.table import Table
 
 
-def _fail(problem: object) -> NoReturn:
-    typer.echo(f"costspan otelcol-config: {problem}", err=True)
-    raise typer.Exit(2)
+_fail: Final = partial(fail, "costspan otelcol-config")
 
 
 def otelcol_config(
@@ -45,7 +46,7 @@ def otelcol_config(
     """Write a configuration with which a stock OpenTelemetry Collector prices spans.
 
     It needs contrib's transform and delta-to-cumulative processors and its signal-to-metrics connector. Prices only:
-    for budgets, and for models that are not named, run `costspan collector`.
+    it keeps no budgets, and models that are not named are marked as unpriced.
     """
     from costspan.book import price_book
     from costspan.otelcol.config import config

@@ -40,14 +40,14 @@ _SERVICE: Final = """\
 receivers:
   otlp:
     protocols:
-      grpc: {{endpoint: "${{env:COSTSPAN_OTLP_GRPC:-127.0.0.1:4317}}"}}
-      http: {{endpoint: "${{env:COSTSPAN_OTLP_HTTP:-127.0.0.1:4318}}"}}
+      grpc: {{endpoint: "${{env:OTELCOL_GRPC:-127.0.0.1:4317}}"}}
+      http: {{endpoint: "${{env:OTELCOL_HTTP:-127.0.0.1:4318}}"}}
 
 exporters:
   {exporter}:
-    endpoint: "${{env:COSTSPAN_FORWARD:-{endpoint}}}"
+    endpoint: "${{env:OTELCOL_FORWARD:-{endpoint}}}"
 {tls}  prometheus:
-    endpoint: "${{env:COSTSPAN_PROMETHEUS:-127.0.0.1:9464}}"
+    endpoint: "${{env:OTELCOL_PROMETHEUS:-127.0.0.1:9464}}"
     metric_expiration: 960h
 
 connectors:
@@ -166,7 +166,7 @@ def _metrics() -> str:
 
     for component in ("input", "output", "cache_read", "cache_write"):
         extra = [f"{{key: {COMPONENT}, default_value: {component}}}"]
-        cost, tokens = f"costspan.cost.{component}", f"{TOKENS}{component}"
+        cost, tokens = f"costspan.cost.{component}", TOKENS[component]
         metric(
             "costspan.cost", "USD", "Money spent on model calls that have a price",
             f'attributes["{cost}"]', f'attributes["{PICODOLLARS}"] != nil and attributes["{cost}"] != nil', extra,

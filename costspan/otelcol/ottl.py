@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 PICODOLLARS: Final = "costspan.cost.picodollars"
 REASON: Final = "costspan.cost.reason"
-TOKENS: Final = "costspan.tokens."
+TOKENS: Final = {
+    "input": "costspan.tokens.input",
+    "output": "costspan.tokens.output",
+    "cache_read": "costspan.tokens.cache_read",
+    "cache_write": "costspan.tokens.cache_write",
+}
+"""Component -> the attribute with its tokens."""
 HELD: Final = "costspan.otelcol"
 """Where table and habits lie; it is taken away again."""
 
@@ -572,7 +578,7 @@ def pricing(table: Table) -> Iterator[str]:
             f"costspan.cost.{component}", f"Double(S.cost_{component}) / 1000000000000.0", f"{priced} and ({used})"
         )
         counts = " + ".join(f"S.{_QUANTITIES[key]}" for key in keys)
-        yield put(f"{TOKENS}{component}", counts, f"S.bad == nil and ({used})")
+        yield put(TOKENS[component], counts, f"S.bad == nil and ({used})")
     yield put(SAVINGS, "Double(S.r * S.c.i - S.cost_cache_read) / 1000000000000.0", f"{priced} and S.r > 0")
     yield put(BOOK_VERSION, literal(table.version), priced)
     yield put(PRICE_SOURCE, "S.c.s", priced)

@@ -39,7 +39,8 @@ MODELS: Final = (
 CALL: Final = {
     "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4.1",
     "gen_ai.response.model": "gpt-4.1-2025-04-14", "gen_ai.response.id": "chatcmpl-1", "server.port": 443,
-    "server.address": "api.openai.com", "gen_ai.request.max_tokens": 800, "gen_ai.request.temperature": "0.2", "session.id": "s-1",
+    "server.address": "api.openai.com", "gen_ai.request.max_tokens": 800, "gen_ai.request.temperature": "0.2",
+    "session.id": "s-1",
     "gen_ai.usage.input_tokens": 1200, "gen_ai.usage.output_tokens": 300, "user.id": "u-1",
     "gen_ai.usage.cache_read.input_tokens": 400, "costspan.team": "search",
 }  # fmt: skip
