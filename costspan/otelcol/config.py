@@ -22,7 +22,7 @@ _HEAD: Final = """\
 #   {models}
 #   price book {version}
 #
-# What it does not do, and `costspan collector` and the Python package do:
+# What it does not do, and the Python package does:
 #  - budgets: nothing in a collector's own language keeps a sum from one span to the next;
 #  - counting once: where two libraries tell of the same call on nested spans, both are priced (agents, workflows and
 #    tools are not); so are spans that come twice;
