@@ -310,9 +310,9 @@ def _name(made: Table, book: PriceBook, provider: str, models: set[str]) -> None
     made.versioned[provider] = dict(_resolved(book, provider, _spelled(versioned, endings), models, _VERSION))
 
 
-def _called(book: PriceBook, provider: str) -> set[str]:
-    """All names of a provider that spans may have."""
-    return {provider, *book.aliases(provider)}
+def _called(book: PriceBook, provider: str) -> list[str]:
+    """All names of a provider that spans may have, in an order that is always the same."""
+    return sorted({provider, *book.aliases(provider)})
 
 
 def _spelled(names: set[str], endings: Mapping[str, str]) -> set[str]:

@@ -281,10 +281,18 @@ def test_the_collector_takes_the_file_of_a_whole_provider(provider: str, tmp_pat
     assert yaml.safe_load(file.read_text())["exporters"]["otlp_http"]
 
 
-def costspan(*arguments: str) -> subprocess.CompletedProcess[str]:
+def costspan(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "costspan", "otelcol-config", *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment | more)
+
+
+def test_a_file_is_the_same_whenever_it_is_written() -> None:
+    """Python orders sets anew in each process, and the file may lie in a repository."""
+    asked = ("--models", "openai/gpt-4.1")
+    one, other = (costspan(*asked, PYTHONHASHSEED=seed).stdout for seed in ("1", "2"))
+    assert one
+    assert one == other
 
 
 @pytest.mark.parametrize(
