@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final
 
-from costspan.otelcol.ottl import HELD, PICODOLLARS, REASON, TOKENS, conditions, habits, held, pricing_statements
+from costspan.otelcol.ottl import (
+    HELD,
+    PICODOLLARS,
+    REASON,
+    TOKENS,
+    conditions,
+    habits,
+    held,
+    literal,
+    pricing_statements,
+)
 from costspan_processor import conventions as c
 from costspan_processor.enrich import SAVINGS
 from costspan_processor.metrics import COMPONENT, DIMENSIONS
@@ -121,14 +130,10 @@ def _table(value: dict[str, Any]) -> Iterator[str]:
     """One statement that a person can still read: a line a name's table or card."""
     lines = []
     for key, entries in value.items():
-        body = ",\n".join(f"            {_compact(name)}: {_compact(entry)}" for name, entry in entries.items())
-        lines.append(f"            {_compact(key)}: {{\n{body}\n            }}")
+        body = ",\n".join(f"            {literal(name)}: {literal(entry)}" for name, entry in entries.items())
+        lines.append(f"            {literal(key)}: {{\n{body}\n            }}")
     text = ",\n".join(lines)
     yield f'          - >-\n            set(resource.attributes["{HELD}"], {{\n{_dollars(text)}\n            }})\n'
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _listed(statements: Iterable[str]) -> Iterator[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Final
 
+from costspan.otelcol.ottl import literal
 from costspan.otelcol.table import METERS
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ _HEAD: Final = """\
 def lookup(table: Table, at_ns: int) -> str:
     """The table as YAML, of the rates that hold at an instant (unix nanoseconds)."""
     return _HEAD.format(version=table.version) + "".join(
-        f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(rates, ensure_ascii=False)}\n"
-        for name, rates in _entries(table, at_ns)
+        f"{literal(name)}: {literal(rates)}\n" for name, rates in _entries(table, at_ns)
     )
 
 

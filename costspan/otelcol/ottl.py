@@ -97,12 +97,7 @@ def habits() -> Iterator[str]:
     ours = {"k": "", "a": "", "w": "", "n": True}
     yield f'set({_ROOTS["D"]}, {literal(ours)}) where HasPrefix(scope.name, "costspan")'
     for dialect in reversed(d.DIALECTS):
-        tests = [
-            f"HasPrefix(scope.name, {literal(scope[:-1])})"
-            if scope.endswith("*")
-            else f"scope.name == {literal(scope)}"
-            for scope in dialect.scopes
-        ]
+        tests = [_named(scope) for scope in dialect.scopes]
         tests += [f'resource.attributes["service.name"] == {literal(service)}' for service in dialect.services]
         if tests:
             yield ottl(f"set({_ROOTS['D']}, {literal(_habits(dialect))}) where {' or '.join(tests)}")
