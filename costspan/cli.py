@@ -11,6 +11,7 @@ import typer
 
 from costspan import __version__, estimate, prices
 from costspan.budgets import command as budgets
+from costspan.collector import collector
 from costspan.commands import fail, quiet_when_unread
 from costspan.doctor.command import doctor
 from costspan.grafana import command as grafana
@@ -32,6 +33,7 @@ app.add_typer(estimate.app, name="estimate")
 app.add_typer(prices.app, name="prices")
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(grafana.app, name="grafana")
+app.command()(collector)
 app.command("otelcol-config")(otelcol_config)
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(doctor)
 
