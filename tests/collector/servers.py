@@ -198,7 +198,8 @@ def collector(
                 # Receivers begin to listen after it.
                 if "on to" in running.log():
                     break
-            assert process.poll() is None and time.monotonic() < deadline, f"it did not start:\n{running.log()}"
+            started = process.poll() is None and time.monotonic() < deadline
+            assert started, f"it did not start:\n{running.log()}"
             time.sleep(0.05)
         yield running
     finally:
