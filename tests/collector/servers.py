@@ -70,9 +70,9 @@ class Sink:
             app.router.add_post(f"/v1/{name}", self._posted(name))
             method: Any = grpc.unary_unary_rpc_method_handler(self._called(name))
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(kind.service, {"Export": method}),))
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self.http, ssl_context=self._tls.get("http"), shutdown_timeout=0).start()
+        await web.TCPSite(runner, "127.0.0.1", self.http, ssl_context=self._tls.get("http")).start()
         address = f"127.0.0.1:{self.grpc}"
         secure = self._tls.get("grpc")
         server.add_secure_port(address, secure) if secure else server.add_insecure_port(address)
@@ -148,15 +148,15 @@ class Running:
         """What it has said so far."""
         return self._log.read_text()
 
-    def metrics(self) -> str:
-        """What Prometheus would scrape."""
-        with urllib.request.urlopen(f"{self.admin}/metrics", timeout=10) as answer:
+    def metrics(self, admin: str | None = None) -> str:
+        """What Prometheus would scrape, of a worker."""
+        with urllib.request.urlopen(f"{admin or self.admin}/metrics", timeout=10) as answer:
             text: str = answer.read().decode()
         return text
 
-    def metric(self, series: str) -> float:
+    def metric(self, series: str, admin: str | None = None) -> float:
         """The value of one series, by how its line begins."""
-        (found,) = [line for line in self.metrics().splitlines() if line.startswith(series)]
+        (found,) = [line for line in self.metrics(admin).splitlines() if line.startswith(series)]
         return float(found.rpartition(" ")[2])
 
     def stop(self) -> int:

@@ -124,14 +124,13 @@ async def listen(
 
     `shared`: other processes listen on the same port.
     """
-    runner = web.AppRunner(app, access_log=None, auto_decompress=False)
+    runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=drain)
     await runner.setup()
     try:
         site = web.TCPSite(
             runner,
             address.host,
             address.port,
-            shutdown_timeout=drain,
             ssl_context=None if tls is None else tls.context(),
             reuse_port=shared or None,
         )
