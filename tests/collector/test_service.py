@@ -287,7 +287,7 @@ def test_a_body_that_is_none_is_refused_over_grpc_too(over_http: Running, sink: 
 
 
 def test_what_is_beyond_the_limits_of_a_span_passes_unpriced(over_http: Running, sink: Sink) -> None:
-    many = call(6, **{f"attribute.{number}": number for number in range(2000)})
+    many = call(6, **{f"attribute.{number}": "x" for number in range(2000)})
     assert post(f"{over_http.url}/v1/traces", many.SerializeToString())[0] == 200
     assert [span.attributes for span in sink.spans()] == [many.resource_spans[0].scope_spans[0].spans[0].attributes]
 
@@ -381,7 +381,7 @@ def test_several_workers_share_the_ports_and_one_that_dies_is_replaced(tmp_path:
         workers = [int(pid) for pid in children(running.process.pid) if b"spawn_main" in command(pid)]
         os.kill(workers[1], signal.SIGKILL)
         deadline = time.monotonic() + 20
-        while "another is started" not in running.log():
+        while "starting another" not in running.log():
             assert time.monotonic() < deadline
             time.sleep(0.05)
         ready(admins[0])
@@ -477,7 +477,7 @@ def test_both_sides_speak_tls_with_certificates_for_both(tmp_path: Path) -> None
                     assert method(call(12).SerializeToString(), timeout=10) == b""
                 nobody = ssl.create_default_context(cafile=tmp_path / "ca")
                 stranger.issue_cert("client.example").configure_cert(nobody)
-                with pytest.raises(OSError, match=r"alert|reset|closed"):
+                with pytest.raises(OSError, match=r"alert|reset|closed|EOF"):
                     urllib.request.urlopen(request, timeout=10, context=nobody)
         assert len(sink.spans()) == 4
 
