@@ -98,7 +98,7 @@ class Pricer:
         for key in context:
             if key not in CONTEXT:
                 raise LineError(f"context.{key} is not known; known are {', '.join(CONTEXT)}")
-        attributes = _attributes(line, context)
+        attributes = span_attributes(line, context)
         if not (attributes.get(conventions.PROVIDER) or attributes.get("gen_ai.system")):
             raise LineError("provider is missing, such as openai")
         if not (attributes.get(conventions.REQUEST_MODEL) or attributes.get(conventions.RESPONSE_MODEL)):
@@ -216,8 +216,8 @@ def _word(source: Mapping[str, Any], key: str, where: str = "") -> str | None:
     raise LineError(f"{where}{key} must be text, not {_encode(value):.40}")
 
 
-def _attributes(line: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes that a span of this call would have."""
+def span_attributes(line: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes that a span of this call would have. Raises `LineError`."""
     usage_format = _word(line, "usage_format")
     if usage_format is None:
         raise LineError("usage_format is missing, such as openai.chat, anthropic.messages or google.generate_content")

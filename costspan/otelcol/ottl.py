@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from costspan_pricing import METERS as KNOWN
+from costspan_pricing.shelf import STANDARD, TIER_ALIASES, VERSION
 from costspan_processor import conventions as c
 from costspan_processor import dialects as d
 from costspan_processor.enrich import BOOK_VERSION, PRICE_SOURCE, SAVINGS, TOTAL
@@ -38,13 +39,10 @@ _MINUTE: Final = 60_000_000_000
 _ROOTS: Final = {"S": "span.cache", "T": f'resource.attributes["{HELD}"]', "D": f'scope.attributes["{HELD}"]'}
 _KIND: Final = 'D.m[Coalesce([span.attributes[D.k], ""])]'
 """The operation that a span is by its library's own words. An index that is nothing would be an error."""
-_HANDLED: Final = frozenset({"ai.response.providerMetadata", "llm.invocation_parameters"})
+_METADATA: Final = "ai.response.providerMetadata"
+_PARAMETERS: Final = "llm.invocation_parameters"
+_HANDLED: Final = frozenset({_METADATA, _PARAMETERS})
 """Attributes with JSON in them that are read."""
-_VERCEL: Final = {"amazon-bedrock": "aws.bedrock", "google-vertex": "vertex", "azure-openai": "azure"}
-_WITHOUT_CACHE: Final = ("embeddings", "rerank", "moderation")
-_WITH_TOOLS: Final = ("chat", "generate_content")
-_APIS_WITHOUT_TOOLS: Final = ("chat_completions", "completions")
-_MAKERS: Final = "anthropic|amazon|meta|mistral|cohere|ai21|deepseek|writer|qwen|openai"
 
 
 def ottl(statement: str) -> str:
@@ -164,14 +162,9 @@ def held(table: Table) -> dict[str, Any]:
         "operations": words,
         "providers": {
             **dict(sorted(table.providers.items())),
-            **{name: table.providers[to] for name, to in _VERCEL.items() if to in table.providers},
+            **{name: table.providers[to] for name, to in d.VERCEL_PROVIDERS.items() if to in table.providers},
         },
-        "tiers": {
-            **dict.fromkeys(("", "standard", "default", "auto", "on_demand", "standard_only", "unspecified"), ""),
-            "batches": "batch",
-            "on_demand_flex": "flex",
-            "on_demand_priority": "priority",
-        },
+        "tiers": {**dict.fromkeys(sorted(STANDARD), ""), **TIER_ALIASES},
         "names": table.listed,
         "versions": table.versioned,
         "cards": table.cards,
@@ -189,7 +182,7 @@ def naming(table: Table) -> Iterator[str]:
     """Provider, model, service tier and region, as the table has them."""
     yield f"set(S.op, {first([at(c.OPERATION), _KIND, literal('chat')])})"
     yield "set(S.op, T.operations[S.op]) where T.operations[S.op] != nil"
-    meta = at("ai.response.providerMetadata")
+    meta = at(_METADATA)
     yield f"set(S.meta, ParseJSON({meta})) where IsString({meta})"
     yield f"set(S.said, {spelled(c.PROVIDER)})"
     yield f"set(S.answered, {spelled(c.RESPONSE_MODEL)})"
@@ -204,12 +197,12 @@ def naming(table: Table) -> Iterator[str]:
         yield "set(S.said, Coalesce([T.hosts[S.host], T.hosts[S.domain], S.said])) where S.domain != nil"
     yield (
         'replace_pattern(S.said, "^([^.]+)\\\\..*$", "$1") where IsString(S.said)'
-        ' and IsMatch(S.said, "^[^.]+\\\\.") and not IsMatch(S.said, "^(aws|gcp|az|azure|ibm)\\\\.")'
+        f' and IsMatch(S.said, "^[^.]+\\\\.") and not IsMatch(S.said, "^({"|".join(d.CLOUDS)})\\\\.")'
     )
     yield 'replace_pattern(S.said, "_llm$", "") where IsString(S.said) and HasSuffix(S.said, "_llm")'
     yield "set(S.p, T.providers[ToLowerCase(Trim(S.said))]) where IsString(S.said)"
     if "aws" in table.listed:
-        makers = f'"^(?:[a-z0-9_]+\\\\.)?(?:{_MAKERS})\\\\."'
+        makers = f'"^(?:[a-z0-9_]+\\\\.)?(?:{"|".join(d.MAKERS_ON_BEDROCK)})\\\\."'
         for model in ("S.answered", "S.asked"):
             yield (
                 f'set(S.p, "aws") where S.said != nil and (S.p == nil or S.p != "aws")'
@@ -219,15 +212,16 @@ def naming(table: Table) -> Iterator[str]:
         yield from _resolved(table, model)
     yield f"set(S.tier, {first([spelled(c.SERVICE_TIER), spelled('openai.response.service_tier')])})"
     asked = spelled("openai.request.service_tier")
-    yield f'set(S.tier, {asked}) where S.tier == nil and {asked} != "auto" and {asked} != "default"'
+    parameters = at(_PARAMETERS)
     yield (
-        'set(S.params, ParseJSON(span.attributes["llm.invocation_parameters"])) where S.tier == nil'
-        ' and IsString(span.attributes["llm.invocation_parameters"])'
-        ' and IsMatch(span.attributes["llm.invocation_parameters"], "service_tier")'
+        f"set(S.params, ParseJSON({parameters})) where S.tier == nil and {asked} == nil"
+        f' and IsString({parameters}) and IsMatch({parameters}, "service_tier")'
     )
-    yield 'set(S.tier, S.params.service_tier) where S.params.service_tier != nil and S.params.service_tier != "auto"'
-    yield from (f"set(S.tier, S.meta.{path}) where S.tier == nil and S.meta.{path} != nil" for path in _META_TIERS)
-    yield "set(S.untiered, true) where S.tier == nil"
+    yield from _from_metadata("S.tier", "openai.response.service_tier", "S.tier == nil")
+    yield f"set(S.wanted, {first([asked, 'S.params.service_tier'])})"
+    yield "set(S.untiered, true) where S.tier == nil and S.wanted == nil"
+    said = " and ".join(f"S.wanted != {literal(word)}" for word in sorted(c.UNSAID_TIERS))
+    yield f"set(S.tier, S.wanted) where S.tier == nil and {said}"
     yield "set(S.tier, ToLowerCase(String(S.tier))) where S.tier != nil"
     yield 'replace_pattern(S.tier, "-", "_") where S.tier != nil'
     yield 'set(S.tier, "") where S.tier == nil'
@@ -235,10 +229,11 @@ def naming(table: Table) -> Iterator[str]:
     yield f"set(S.geo, {at(c.GEO)})"
     if table.geos:
         yield "set(S.geo, S.host) where S.geo == nil and S.host != nil"
-        pattern = "|".join(f"(?:{part})" for part in _REGIONS)
+        pattern = literal(f"^(?:{c.GEO_OF_HOST.pattern})$")
+        groups = "".join(f"${number + 1}" for number in range(c.GEO_OF_HOST.groups))
         yield (
-            f'replace_pattern(S.geo, "^(?:{pattern})$", "$1$2$3$4$5") where S.geo != nil'
-            f' and IsMatch(S.geo, "\\\\.") and IsMatch(S.geo, "^(?:{pattern})$")'
+            f'replace_pattern(S.geo, {pattern}, "{groups}") where S.geo != nil'
+            f' and IsMatch(S.geo, "\\\\.") and IsMatch(S.geo, {pattern})'
         )
         yield 'set(S.geo, "") where S.geo == nil or IsMatch(S.geo, "\\\\.|:|^localhost$")'
         yield 'set(S.geo, Coalesce([T.geos[S.p][ToLowerCase(S.geo)], T.geos[S.p]["*"], ""])) where S.p != nil'
@@ -246,18 +241,15 @@ def naming(table: Table) -> Iterator[str]:
         yield 'set(S.geo, "")'
 
 
-_META_TIERS: Final = ("openai.serviceTier", "anthropic.usage.service_tier")
-_REGIONS: Final = (
-    r"([a-z0-9-]+)\\.api\\.openai\\.com",
-    r"([a-z0-9-]+)-aiplatform\\.googleapis\\.com",
-    r"aiplatform\\.([a-z0-9-]+)\\.rep\\.googleapis\\.com",
-    r"api\\.([a-z0-9-]+)\\.mistral\\.ai",
-    r"(?:.+\\.)?bedrock[a-z-]*\\.([a-z0-9-]+)\\.(?:vpce\\.)?(?:amazonaws\\.com(?:\\.cn)?|api\\.aws)",
-)
-_VERSION: Final = (
-    r"(?:(?:[-@](?:\\d{8}|\\d{4}-\\d\\d-\\d\\d|\\d\\d-\\d\\d|\\d\\d-\\d{4}|\\d{4}|\\d{3}|latest)|@default)"
-    r"(?:-v\\d+:\\d+(?::\\w+)?)?|-v\\d+:\\d+(?::\\w+)?|:\\d+)$"
-)
+def _from_metadata(place: str, name: str, where: str) -> Iterator[str]:
+    """What the Vercel AI SDK says in JSON of an attribute of the conventions, where nothing else has said it."""
+    for path, target in _IN_METADATA.items():
+        if target == name:
+            yield f"set({place}, S.meta.{path}) where {where} and S.meta.{path} != nil"
+
+
+_IN_METADATA: Final = next(dialect.inside[_METADATA] for dialect in d.DIALECTS if _METADATA in dialect.inside)
+"""Paths in that JSON -> the conventions' names."""
 
 
 def _resolved(table: Table, raw: str) -> Iterator[str]:
@@ -307,7 +299,7 @@ def _resolved(table: Table, raw: str) -> Iterator[str]:
 
 def _versioned(todo: str, name: str) -> Iterator[str]:
     yield f"set(S.v, {name}) where {todo}"
-    yield f'replace_pattern(S.v, "{_VERSION}", "") where {todo}'
+    yield f'replace_pattern(S.v, {literal(VERSION.pattern)}, "") where {todo}'
     yield f"set(S.id, T.versions[S.p][S.v]) where {todo} and S.v != {name}"
 
 
@@ -329,14 +321,6 @@ _COUNTS: Final = {
     "w12": "costspan.usage.cache_write_12h",
     "q": d.REASONING,
 }
-_META: Final = {
-    "r": ("anthropic.usage.cache_read_input_tokens", "openai.cachedPromptTokens"),
-    "w": ("anthropic.usage.cache_creation_input_tokens", "anthropic.cacheCreationInputTokens"),
-    "w5": ("anthropic.usage.cache_creation.ephemeral_5m_input_tokens",),
-    "w1": ("anthropic.usage.cache_creation.ephemeral_1h_input_tokens",),
-    "q": ("openai.reasoningTokens",),
-}
-"""What the Vercel AI SDK keeps in JSON."""
 _VERCEL_6: Final = next(dialect for dialect in d.DIALECTS if dialect.name == "Vercel AI SDK 6").signs
 _SIGNS: Final = {
     dialect.name: dialect.signs
@@ -344,45 +328,35 @@ _SIGNS: Final = {
     if dialect.signs and (unread(dialect) or not _HANDLED.issuperset(dialect.inside))
 }
 _ASIDE: Final = {c.REPORTED_COST: "reported_cost", c.ITERATIONS: "several_usages", c.BY_MODEL: "several_models"}
-_AUDIO: Final = (
-    "gen_ai.usage.audio.input_tokens",
-    "gen_ai.usage.audio.output_tokens",
-    "gen_ai.usage.audio.cache_read.input_tokens",
-)
+_SEARCHES: Final = "costspan.usage.web_searches"
+_UNPRICED: Final = tuple(key for key in c.FIELDS if key not in _COUNTS.values())
 _MODAL: Final = (
-    *(name for key in _AUDIO for name in (key, *d.SPELLINGS.get(key, ()))),
-    "gen_ai.usage.image.input_tokens",
-    "gen_ai.usage.image.output_tokens",
-    "gen_ai.usage.image.cache_read.input_tokens",
-    "costspan.usage.web_searches",
+    *(name for key in _UNPRICED if "costspan" not in key for name in (key, *d.SPELLINGS.get(key, ()))),
+    _SEARCHES,
     *sorted(
         key
         for dialect in d.DIALECTS
         for key, target in (*dialect.keys.items(), *dialect.beside.items())
         if not unread(dialect) and (target.startswith("costspan.usage.") or key in dialect.beside)
     ),
-    *d.SPELLINGS["costspan.usage.web_searches"],
+    *d.SPELLINGS[_SEARCHES],
 )
+"""Counts that have no price here, by all their names."""
 _OTHERS: Final = (
-    "costspan.usage.input_video",
-    "costspan.usage.cache_read_video",
-    "costspan.usage.output_video",
+    *(key for key in _UNPRICED if "costspan" in key),
     *(
         f"costspan.usage.{meter}"
-        for meter in sorted(KNOWN)
-        if meter not in {"input", "output", "cache_read", "web_searches"}
-        and not meter.startswith(("cache_write", "input_", "cache_read_"))
-        and meter not in {"output_reasoning", "output_audio", "output_image", "output_video"}
+        for meter in sorted(KNOWN.keys() - c.FIELDS.values() - {"output_reasoning", "web_searches"})
     ),
 )
+"""The same of names that only our own spans and those of unknown libraries have."""
 
 
 def counting(table: Table) -> Iterator[str]:
     """Disjoint counts of tokens, and why there are none that can be priced."""
     for key, name in _COUNTS.items():
         yield f"set(S.{key}, {spelled(name)})"
-        for path in _META.get(key, ()):
-            yield f"set(S.{key}, S.meta.{path}) where S.meta != nil and S.{key} == nil and S.meta.{path} != nil"
+        yield from _from_metadata(f"S.{key}", name, f"S.meta != nil and S.{key} == nil")
     yield f"set(S.total, {spelled(d.TOTAL)})"
     yield f"set(S.none, true) where {' and '.join(f'S.{key} == nil' for key in _COUNTS)}"
     yield "set(S.unsaid_in, true) where S.i == nil"
@@ -495,7 +469,8 @@ def judging() -> Iterator[str]:
     for key, reason in _ASIDE.items():
         yield from unless("partial", literal(reason), f"{at(key)} != nil")
     for names in (_MODAL, _OTHERS):
-        there = " or ".join(f"{at(name)} > 0" for name in names)
+        inside = [f"S.meta.{path}" for path, target in _IN_METADATA.items() if target in names]
+        there = " or ".join(f"{place} > 0" for place in (*map(at, names), *inside))
         scope = "" if names is _MODAL else "D.n == true and "
         yield from unless("partial", '"unpriced_meter"', f"{scope}({there})")
     yield from unless("unknown_provider", '"not_in_this_configuration"', "S.p == nil")
@@ -511,15 +486,15 @@ def judging() -> Iterator[str]:
     yield "set(S.lost, {}) where S.lost == nil"
     yield f'set(S.est, "estimated_usage") where {at(c.ESTIMATED)} == true'
     yield "set(S.est, S.c.e) where S.c.e != nil"
-    calls = " or ".join(f"S.op == {literal(op)}" for op in _WITHOUT_CACHE)
-    tools = " or ".join(f"S.op == {literal(op)}" for op in _WITH_TOOLS)
-    api = at("openai.api.type")
-    without = " and ".join(f"({api} == nil or {api} != {literal(name)})" for name in _APIS_WITHOUT_TOOLS)
+    calls = " or ".join(f"S.op == {literal(op)}" for op in sorted(d.WITHOUT_CACHE))
+    tools = " or ".join(f"S.op == {literal(op)}" for op in sorted(d.WITH_TOOLS))
+    api = at(d.API)
+    without = " and ".join(f"({api} == nil or {api} != {literal(name)})" for name in sorted(d.APIS_WITHOUT_TOOLS))
     offered = (
         'span.attributes["gen_ai.tool.definitions"] != nil or span.attributes["ai.prompt.tools"] != nil'
         ' or span.attributes["llm.tools.0.tool.json_schema"] != nil or D.t == nil'
         ' or (D.w != "" and span.attributes[D.w] == nil)'
-        ' or IsMatch(span.attributes["llm.invocation_parameters"], "(?i)search|code_|mcp|plugins")'
+        f' or IsMatch({at(_PARAMETERS)}, "(?i)search|code_|mcp|plugins")'
         ' or IsMatch(span.attributes["model_request_parameters"], "(?i)\\"kind\\": ?\\"[a-z_]*(?:search|code_|mcp)")'
     )
     audio = " or ".join(f"{at(name)} != nil" for name in _MODAL if "audio" in name)

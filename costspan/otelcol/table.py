@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from costspan_pricing.shelf import ANY, EVERYWHERE
 from costspan_pricing.words import did_you_mean
 from costspan_processor.enrich import prices_apart
 
@@ -28,10 +29,9 @@ METERS: Final = {
 }
 """The meters that a collector can price, and the key of their rate in a card."""
 
-EVERY: Final = "*"
 _NOBODY: Final = "costspan no such model"
 _ELSEWHERE: Final = "elsewhere"
-_VERSION: Final = "-20990101"
+_DATE: Final = "-20990101"
 _INT64: Final = 2**63 - 1
 
 
@@ -156,14 +156,14 @@ def _add(made: Table, book: PriceBook, match: Match, raw: str) -> None:
     name = f"{match.provider}/{match.model}"
     tiers = {tier for period in book.written(match) for tier in period.get("tiers", {})}
     written = [m for file in book.files(match.provider) for m in file.get("multipliers", ())]
-    regions = sorted({str(geo) for m in written for geo in m.get("geo", ())} - {"", "global", EVERY})
+    regions = sorted({str(geo) for m in written for geo in m.get("geo", ())} - {*EVERYWHERE, ANY})
     new: dict[str, dict[str, Any]] = {}
     hours = list(made.hours)
     try:
         plain: dict[tuple[str, str], list[Any]] = {}
         for tier in ("", *sorted(tiers)):
-            for geo in ("", *regions, *([EVERY] if regions or written else [])):
-                periods = book.periods(match.provider, raw, tier, _ELSEWHERE if geo == EVERY else geo)
+            for geo in ("", *regions, *([ANY] if regions or written else [])):
+                periods = book.periods(match.provider, raw, tier, _ELSEWHERE if geo == ANY else geo)
                 told = [(p.start, p.end, [_plain(card) for card in (p.card, *p.windows)]) for p in periods]
                 if not periods or (tier and all(_is_standard(p) for p in periods)):
                     continue
@@ -181,7 +181,7 @@ def _add(made: Table, book: PriceBook, match: Match, raw: str) -> None:
     made.cards |= new
     made.models.append(name)
     if regions or written:
-        made.geos[match.provider] = {**{region: region for region in regions}, "": "", "global": "", EVERY: EVERY}
+        made.geos[match.provider] = {**dict.fromkeys(sorted(EVERYWHERE), ""), **{geo: geo for geo in (*regions, ANY)}}
 
 
 def _is_standard(period: Period) -> bool:
@@ -307,7 +307,7 @@ def _name(made: Table, book: PriceBook, provider: str, models: set[str]) -> None
         endings |= file.get("suffixes", {})
     candidates |= {name for (whose, name) in book.names if whose == provider}
     made.listed[provider] = dict(_resolved(book, provider, _spelled(candidates, endings), models, ""))
-    made.versioned[provider] = dict(_resolved(book, provider, _spelled(versioned, endings), models, _VERSION))
+    made.versioned[provider] = dict(_resolved(book, provider, _spelled(versioned, endings), models, _DATE))
 
 
 def _called(book: PriceBook, provider: str) -> list[str]:
@@ -317,7 +317,7 @@ def _called(book: PriceBook, provider: str) -> list[str]:
 
 def _spelled(names: set[str], endings: Mapping[str, str]) -> set[str]:
     """Names, and how they are written where a provider puts something behind them."""
-    lower = {name.strip().lower() for name in names} - {EVERY}
+    lower = {name.strip().lower() for name in names} - {ANY}
     for ending, instead in endings.items():
         lower |= {name.removesuffix(instead) + ending for name in tuple(lower) if name.endswith(instead)}
     return lower
@@ -346,7 +346,7 @@ def _add_anything(made: Table, book: PriceBook, provider: str) -> None:
     match = book.match(provider, _NOBODY)
     if match is not None and match.rule in {"fallback", "free"}:
         before = len(made.models)
-        _add(made, book, match._replace(model=EVERY), _NOBODY)
+        _add(made, book, match._replace(model=ANY), _NOBODY)
         if len(made.models) > before:
             made.anything[provider] = made.models[-1]
     for file in book.files(provider):

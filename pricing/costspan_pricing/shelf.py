@@ -21,18 +21,20 @@ if TYPE_CHECKING:
 ANY: Final = "*"
 """The model that stands for every model which a provider does not list."""
 
-_STANDARD: Final = frozenset(("", "standard", "default", "auto", "on_demand", "standard_only", "unspecified"))
-_TIER_ALIASES: Final = {"batches": "batch", "on_demand_flex": "flex", "on_demand_priority": "priority"}
+STANDARD: Final = frozenset(("", "standard", "default", "auto", "on_demand", "standard_only", "unspecified"))
+"""Words for the standard service tier."""
+TIER_ALIASES: Final = {"batches": "batch", "on_demand_flex": "flex", "on_demand_priority": "priority"}
+"""Other words for a service tier -> the book's."""
 
-_EVERYWHERE: Final = frozenset(("", "global"))
+EVERYWHERE: Final = frozenset(("", "global"))
 """Words of a region that name none."""
 
-# What a provider may append to a name of the book when the book says that versions of it cost the same: a date or a
-# number, and on Bedrock a revision and a context length (-20250929-v1:0, -v1:0:200k).
-_VERSION: Final = re.compile(
+VERSION: Final = re.compile(
     r"(?:(?:[-@](?:\d{8}|\d{4}-\d\d-\d\d|\d\d-\d\d|\d\d-\d{4}|\d{4}|\d{3}|latest)|@default)(?:-v\d+:\d+(?::\w+)?)?"
     r"|-v\d+:\d+(?::\w+)?|:\d+)$"
 )
+"""What a provider may append to a name of the book when the book says that versions of it cost the same: a date or a
+number, and on Bedrock a revision and a context length (-20250929-v1:0, -v1:0:200k)."""
 
 
 class Match(NamedTuple):
@@ -307,7 +309,7 @@ class Shelf:
         """The model of a name that is listed as it is, or that is a listed name with a version behind it."""
         if (model := self._exact.get(name)) is not None:
             return model, "listed"
-        if (version := _VERSION.search(name)) is not None:
+        if (version := VERSION.search(name)) is not None:
             model = self._versioned.get(name[: version.start()])
             if model is not None:
                 return model, "version"
@@ -561,7 +563,7 @@ def _under(fees: Mapping[str, Any], rates: Mapping[str, Any]) -> dict[str, Any]:
 def _applies(multiplier: Mapping[str, Any], model: str, geo: str, released: str) -> bool:
     """Whether a multiplier is for this model and this region, whenever."""
     regions = multiplier.get("geo")
-    if regions is not None and geo not in regions and (ANY not in regions or geo in _EVERYWHERE):
+    if regions is not None and geo not in regions and (ANY not in regions or geo in EVERYWHERE):
         return False
     since = multiplier.get("released_from", "")
     return _meant(multiplier, model) and (not since or released >= since)
@@ -594,8 +596,8 @@ def _factor(multipliers: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
 def _served(tier: str) -> str:
     """The canonical word of a service tier; empty for the standard one."""
     word = tier.strip().lower().replace("-", "_")
-    word = _TIER_ALIASES.get(word, word)
-    return "" if word in _STANDARD else word
+    word = TIER_ALIASES.get(word, word)
+    return "" if word in STANDARD else word
 
 
 def _bare(name: str) -> str:

@@ -102,12 +102,14 @@ KIND: Final = (
 )  # fmt: skip
 """Attributes that tell the kind of a call, as opposed to what it used."""
 
-_GEO_OF_HOST: Final = re.compile(
+GEO_OF_HOST: Final = re.compile(
     r"([a-z0-9-]+)\.api\.openai\.com|([a-z0-9-]+)-aiplatform\.googleapis\.com|aiplatform\.([a-z0-9-]+)\.rep\.googleapis\.com"
     r"|api\.([a-z0-9-]+)\.mistral\.ai"
     r"|(?:.+\.)?bedrock[a-z-]*\.([a-z0-9-]+)\.(?:vpce\.)?(?:amazonaws\.com(?:\.cn)?|api\.aws)"
 )
-_UNSAID_TIERS: Final = frozenset({"auto", "default"})
+"""Hosts whose name says which region they are in: one of the groups is the region."""
+UNSAID_TIERS: Final = frozenset({"auto", "default"})
+"""Service tiers that a request may ask for and that do not say which one serves it."""
 
 _SHAPES_AT_MOST = 512
 _KINDS_AT_MOST = 1024
@@ -148,7 +150,7 @@ class Kind:
             tier = get(_RESPONSE_TIER)
             if tier is None:
                 tier = get(_REQUEST_TIER)
-                if tier in _UNSAID_TIERS:
+                if tier in UNSAID_TIERS:
                     tier = None
         self.tier: Final = _text(tier)
         """Service tier that was served, or the one asked for where the answer does not say."""
@@ -158,7 +160,7 @@ class Kind:
 
 def _geo_of(host: str) -> str | None:
     """The region that a host is in, where its name says so and the price may depend on it."""
-    found = _GEO_OF_HOST.fullmatch(host)
+    found = GEO_OF_HOST.fullmatch(host)
     return None if found is None else next(filter(None, found.groups()))
 
 

@@ -140,6 +140,23 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "responses": "chat",
     "aresponses": "chat",
 }
+VERCEL_PROVIDERS: Final = {"amazon-bedrock": "aws.bedrock", "google-vertex": "vertex", "azure-openai": "azure"}
+"""What the Vercel AI SDK calls a provider -> what others call it."""
+CLOUDS: Final = ("aws", "gcp", "az", "azure", "ibm")
+"""What stands before a dot in the name of a provider; before any other, the provider stands itself."""
+MAKERS_ON_BEDROCK: Final = (
+    "anthropic", "amazon", "meta", "mistral", "cohere", "ai21", "deepseek", "writer", "qwen", "openai",
+)  # fmt: skip
+"""What stands before a dot in the names of Bedrock's models."""
+
+WITHOUT_CACHE: Final = frozenset({"embeddings", "rerank", "moderation"})
+"""Operations that read nothing from a cache."""
+WITH_TOOLS: Final = frozenset({"chat", "generate_content"})
+"""Operations that may be offered tools of the provider's own."""
+API: Final = "openai.api.type"
+APIS_WITHOUT_TOOLS: Final = frozenset({"chat_completions", "completions"})
+"""APIs of OpenAI that offer no tools of its own."""
+
 _REQUEST_TYPE: Final = ("llm.request.type", {**OPERATIONS, "chat": "chat", "rerank": "rerank"})
 
 

@@ -39,14 +39,18 @@ from costspan_processor.conventions import (
 )  # fmt: skip
 from costspan_processor.dialects import (
     ALL,
+    API,
+    APIS_WITHOUT_TOOLS,
     AUDIO,
     CACHE,
     CACHE_READ,
     CACHE_WRITE,
     CACHE_WRITE_1H,
     CACHE_WRITE_5M,
+    CLOUDS,
     DIALECTS,
     INPUT,
+    MAKERS_ON_BEDROCK,
     OPERATIONS,
     OUTPUT,
     REASONING,
@@ -58,6 +62,9 @@ from costspan_processor.dialects import (
     TOTAL,
     TTL,
     UNCACHED,
+    VERCEL_PROVIDERS,
+    WITH_TOOLS,
+    WITHOUT_CACHE,
     WRITES,
     Dialect,
 )  # fmt: skip
@@ -85,9 +92,8 @@ _NOT_PROVIDERS: Final = frozenset({
 })  # fmt: skip
 """What frameworks write where a provider belongs."""
 _ON_BEDROCK: Final = {"claude": "anthropic", "nova": "amazon", "titan": "amazon", "llama": "meta", "command": "cohere"}
-_VERCEL: Final = {"amazon-bedrock": "aws.bedrock", "google-vertex": "vertex", "azure-openai": "azure"}
 _MAKERS: Final = re.compile(
-    r"(?P<aws>(?:[a-z]{2,6}\.)?(?:anthropic|amazon|meta|mistral|cohere|ai21|deepseek|writer|qwen|openai)\.\S+)"
+    rf"(?P<aws>(?:[a-z]{{2,6}}\.)?(?:{'|'.join(MAKERS_ON_BEDROCK)})\.\S+)"
     r"|(?P<openai>(?:gpt-|chatgpt-|o\d(?:-|$)|text-embedding-3|text-embedding-ada|dall-e|whisper-1|tts-1|codex-|ft:gpt).*)"
     r"|(?P<anthropic>claude-.*)|(?P<google>(?:gemini-|text-embedding-00|gemma-).*)|(?P<deepseek>deepseek-.*)"
     r"|(?P<mistral>(?:mistral|codestral|ministral|magistral|pixtral|devstral)-.*)|(?P<cohere>(?:command|rerank-|embed-).*)"
@@ -111,13 +117,8 @@ _TOLD_BY: Final = {
     "audio_seconds": "costspan.usage.audio_seconds",
     "cache_write_5m": CACHE_WRITE,
 }
-_API: Final = "openai.api.type"
-_WITHOUT_TOOLS: Final = frozenset({"chat_completions", "completions"})
-"""APIs of OpenAI that offer no tools of its own."""
-_WITH_TOOLS: Final = frozenset({None, "chat", "generate_content"})
 _TIERS: Final = frozenset({SERVICE_TIER, "openai.request.service_tier", "openai.response.service_tier"})
 _SEARCHES: Final = "costspan.usage.web_searches"
-_WITHOUT_CACHE: Final = frozenset({"embeddings", "rerank", "moderation"})
 _OFFERED: Final = re.compile(
     r'"(?:type|kind)": ?"(?:(?:web_|x_|file_|browser_|collections_)search|code_|image_generation|advisor|compact|mcp)'
     r'|"type": ?"(?:provider|extension)'
@@ -163,7 +164,7 @@ class _Translation:
         unread = _NAMES if dialect.guess or dialect.thoughts or self.reasons else _NAMES | {TOTAL}
         self.counts = tuple((key, target) for key, target in moves.items() if target not in unread)
         kind = dialect.kinds[:1] if dialect.kinds is not None and dialect.kinds[0] in present else ()
-        api = (_API,) if _API in present else ()
+        api = (API,) if API in present else ()
         self.names = getter(tuple(dict.fromkeys((*self.moves, *kind, *api))))
         self.shows = bool(dialect.shown) and (not dialect.shown_with or not present.isdisjoint(dialect.shown_with))
         self.shown = tuple(key for key in shape if key.startswith(dialect.shown)) if self.shows else ()
@@ -291,11 +292,11 @@ class _Translation:
         offers = False
         if self.settles:
             lost = dialect.lost.get(str(said.get(PROVIDER)), dialect.lost.get("*", ()))
-            operation = said.get(OPERATION)
-            tools = TOOLS in lost and operation in _WITH_TOOLS and attributes.get(_API) not in _WITHOUT_TOOLS
+            operation = said.get(OPERATION) or "chat"
+            tools = TOOLS in lost and operation in WITH_TOOLS and attributes.get(API) not in APIS_WITHOUT_TOOLS
             offers = tools and self.shows
             unsaid: tuple[str, ...] = _OF_AUDIO if AUDIO in lost else ()
-            if operation in _WITHOUT_CACHE:
+            if operation in WITHOUT_CACHE:
                 lost = tuple(what for what in lost if what != CACHE)
             elif WRITES in lost and not self.written:
                 unsaid += _OF_WRITES
@@ -435,9 +436,9 @@ def _name_provider(said: dict[str, Any]) -> None:
     if isinstance(provider, str) and provider.lower() not in _NOT_PROVIDERS:
         provider = provider.removesuffix("_llm")  # LlamaIndex
         # openai.chat, anthropic.messages, google.generative-ai: the Vercel AI SDK tells the endpoint too.
-        if "." in provider and not provider.startswith(("aws.", "gcp.", "az.", "azure.", "ibm.")):
-            provider = provider.partition(".")[0]
-        said[PROVIDER] = provider = _VERCEL.get(provider, provider)
+        if "." in provider and (head := provider.partition(".")[0]) not in CLOUDS:
+            provider = head
+        said[PROVIDER] = provider = VERCEL_PROVIDERS.get(provider, provider)
         # Bedrock's models bear their maker's name in front. Some take it for the provider, some take it off.
         for key in (REQUEST_MODEL, RESPONSE_MODEL):
             model = said.get(key)

@@ -18,7 +18,7 @@ import yaml
 
 from costspan.otelcol.config import config
 from costspan.otelcol.table import METERS, SelectionError, table
-from costspan.price import Pricer, _attributes
+from costspan.price import Pricer, span_attributes
 from costspan_pricing import PriceBook
 from costspan_processor.enrich import enrich
 from costspan_processor.translation import in_convention
@@ -59,7 +59,7 @@ def vectors() -> list[Vector]:
             usage = priced.reading.usage
             text = usage is not None and METERS.keys() >= usage.quantities.keys()
             alone = text and priced.reading.reported_cost is None and not priced.reading.parts
-            told = Told(_attributes(line, context), OURS, at)
+            told = Told(span_attributes(line, context), OURS, at)
             found.append(Vector(f"{file.stem}/{line['id']}", told, priced.total if alone else None))
     return found
 
@@ -154,6 +154,7 @@ CHAT = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_
 USED = {"gen_ai.usage.input_tokens": 1000, "gen_ai.usage.output_tokens": 500}
 SONNET = CHAT | {"gen_ai.provider.name": "anthropic", "gen_ai.request.model": "claude-sonnet-4-5"}
 BATCH, PRIORITY = {"costspan.service_tier": "batch"}, {"openai.response.service_tier": "priority"}
+SEARCHED = '{"anthropic": {"usage": {"server_tool_use": {"web_search_requests": 2}}}}'
 READ, WRITTEN = "gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_creation.input_tokens"
 
 HAND: dict[str, tuple[Told, int | None, str]] = {
@@ -170,6 +171,16 @@ HAND: dict[str, tuple[Told, int | None, str]] = {
     ),
     "a batch": (Told(CHAT | USED | BATCH), 3_000_000_000, "priced"),
     "priority": (Told(CHAT | USED | PRIORITY), 10_500_000_000, "priced"),
+    "a tier that the provider may choose": (
+        Told(CHAT | USED | {"openai.request.service_tier": "auto", "model_request_parameters": "{}"}, "pydantic-ai"),
+        6_000_000_000,
+        "priced",
+    ),
+    "searches that are in JSON": (
+        Told(SONNET | USED | {"ai.response.providerMetadata": SEARCHED}, "ai"),
+        None,
+        "partial",
+    ),
     "a tier that has no price": (
         Told(CHAT | USED | {"costspan.service_tier": "gold"}),
         6_000_000_000,
