@@ -42,8 +42,9 @@ class Sink:
     `answer(arrived)` says what becomes of a request, `delay` how many seconds later.
     """
 
-    def __init__(self, tls: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, tls: Mapping[str, Any] | None = None, port: int | None = None) -> None:
         self.grpc, self.http = free_ports(2)
+        self.http = port or self.http
         self.requests: list[Arrived] = []
         """Those that were accepted."""
         self.answer: Callable[[Arrived], Answer] = lambda _arrived: Answer(grpc.StatusCode.OK)

@@ -137,7 +137,7 @@ def from_json(signal: Signal, body: bytes) -> bytes:
     message = SIGNALS[signal].request()
     try:
         document = json.loads(body)
-        _ids_as_base64(document)
+        ids_as_base64(document)
         json_format.ParseDict(document, message, ignore_unknown_fields=True)
         made: bytes = message.SerializeToString()
     except RecursionError:
@@ -147,7 +147,7 @@ def from_json(signal: Signal, body: bytes) -> bytes:
     return made
 
 
-def _ids_as_base64(document: Any) -> None:
+def ids_as_base64(document: Any) -> None:
     """OTLP writes ids in hexadecimal where protobuf's JSON has base64."""
     waiting = [document]
     while waiting:
