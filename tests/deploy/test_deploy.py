@@ -30,7 +30,7 @@ from costspan.collector import _LAST_WORDS
 from costspan.demo.provider import Answer, DemoProvider
 from costspan.grafana.export import IMAGES, Choice, exported, rule_files
 from costspan.settings import variables
-from costspan_processor.collector.otlp import SIGNALS
+from costspan_processor.collector.otlp import SIGNALS, from_json
 from tests.collector.servers import Running, Sink
 from tests.grafana.prometheus import binary, free_ports
 from tests.processor.budgets.server import MISSING, RedisServer, available
@@ -52,7 +52,8 @@ MANIFESTS: Final[dict[str, dict[str, Any]]] = {
     if path.startswith("kubernetes/")
     for document in yaml.safe_load_all(text)
 }
-SPAN_IDS: Final = {"trace_id": b"\x01" * 16, "span_id": b"\x02" * 8}
+CALL: Final = ROOT / "docs" / "examples" / "call.json"
+"""1,000 x $2 + 100 x $8, a million each."""
 
 
 def manifest(kind: str, name: str) -> dict[str, Any]:
@@ -353,14 +354,9 @@ def test_a_collector_runs_as_its_manifest_says(where: str, tmp_path: Path) -> No
     budgets.write_text(manifest("ConfigMap", "costspan-budgets")["data"]["costspan.toml"])
     arguments = manifest("StatefulSet", "costspan-redis")["spec"]["template"]["spec"]["containers"][0]["args"]
     assert arguments[0] == "redis-server"
-    request = ExportTraceServiceRequest()
-    resource = request.resource_spans.add()
-    resource.resource.attributes.add(key="service.name").value.string_value = "shop"
-    now = time.time_ns()
-    span = resource.scope_spans.add().spans.add(**SPAN_IDS, start_time_unix_nano=now, end_time_unix_nano=now + 1)
-    for key, value in {"provider.name": "openai", "request.model": "gpt-4.1", "operation.name": "chat"}.items():
-        span.attributes.add(key=f"gen_ai.{key}").value.string_value = value
-    span.attributes.add(key="gen_ai.usage.input_tokens").value.int_value = 1000
+    request = ExportTraceServiceRequest.FromString(from_json("traces", CALL.read_bytes()))
+    (span,) = request.resource_spans[0].scope_spans[0].spans
+    span.end_time_unix_nano = span.start_time_unix_nano = time.time_ns()
     with RedisServer(tmp_path, *arguments[1:]) as server, Sink() as sink:
         here = {
             "COSTSPAN_CONFIG": str(budgets),
@@ -372,7 +368,7 @@ def test_a_collector_runs_as_its_manifest_says(where: str, tmp_path: Path) -> No
                 export: Any = channel.unary_unary(f"/{SIGNALS['traces'].service}/Export")
                 export(request.SerializeToString(), timeout=20)
             (came,) = sink.spans()
-            assert {one.key: one.value for one in came.attributes}["costspan.cost.total"].double_value == 0.002
+            assert {one.key: one.value for one in came.attributes}["costspan.cost.total"].double_value == 0.0028
             services = re.findall(r'costspan_calls_total\{.*service_name="(\w+)"', collector.metrics())
             assert services == (["shop"] if "service.name" in told.get("COSTSPAN_DIMENSIONS", "") else [])
             for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
@@ -383,7 +379,7 @@ def test_a_collector_runs_as_its_manifest_says(where: str, tmp_path: Path) -> No
         kept = redis.Redis(port=server.port)
         assert kept.config_get("appendonly") == {"appendonly": "yes"}
         assert kept.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
-        for budget, held in (("everything", r'"spent": "0\.002'), ("services", r'"shop": "0\.002"')):
+        for budget, held in (("everything", r'"spent": "0\.0028'), ("services", r'"shop": "0\.0028"')):
             shown = subprocess.run(
                 [sys.executable, "-m", "costspan", "budgets", "show", budget, "--json"],
                 env={**os.environ, **here}, capture_output=True, text=True, check=True,

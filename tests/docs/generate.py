@@ -8,21 +8,26 @@ that is due.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import aiohttp
+import typer
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import Histogram, InMemoryMetricReader, Sum
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import NoOpTracerProvider
 from prometheus_client import REGISTRY
 
+from costspan.cli import app
 from costspan.doctor.sdks import called
 from costspan.settings import variables
 from costspan.startup import PROVIDERS
@@ -31,8 +36,12 @@ from costspan_instrumentation import hosts, semconv
 from costspan_instrumentation.provider import Endpoint
 from costspan_pricing import METERS
 from costspan_processor import Budget, Processing, Settings
+from costspan_processor.collector.downstream import Destination
+from costspan_processor.collector.receivers import Address
+from costspan_processor.collector.service import Collector, Config
 from costspan_processor.dialects import DIALECTS, SPELLINGS
 from costspan_processor.metrics import DIMENSIONS
+from tests.grafana.prometheus import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -103,20 +112,54 @@ def metrics(generation: Any) -> list[Metric]:
                 token = decision.token if decision is not None else None
                 processing.observer.after(token, attributes, time.time_ns(), 1.0, 0.2, None)
         processing.table.failed("response")
-        families = {family.name: family.type for family in REGISTRY.collect()}
-        found = memory.get_metrics_data()
-        assert found is not None
-        return sorted(
-            (
-                Metric(metric, _in_prometheus(metric.name, families))
-                for resource in found.resource_metrics
-                for scope in resource.scope_metrics
-                for metric in scope.metrics
-            ),
-            key=lambda metric: metric.name,
-        )
+        return _emitted(memory)
     finally:
         provider.shutdown()
+
+
+@cache
+def collector_metrics() -> list[Metric]:
+    """Those that `costspan collector` has besides, by having it pass on a request that nobody takes."""
+    memory, exporter = InMemoryMetricReader(), PrometheusMetricReader()
+    provider = MeterProvider([memory, exporter], resource=Resource.get_empty(), shutdown_on_exit=False)
+    here, nowhere = free_ports(2)
+    onward = Destination.of("traces", {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{nowhere}"})
+    assert onward is not None
+
+    async def asked() -> list[Metric]:
+        config = Config(None, Address("127.0.0.1", here), None)
+        processing = Processing(NoOpTracerProvider(), provider, settings=Settings(genai_metrics="off"))
+        collector = Collector(config, {"traces": onward}, processing, lambda _accept: (b"", ""))
+        stop, ready = asyncio.Event(), asyncio.Event()
+        running = asyncio.create_task(collector.run(stop, ready.set))
+        await ready.wait()
+        headers = {"Content-Type": "application/x-protobuf"}
+        async with aiohttp.ClientSession(headers=headers) as client:
+            await client.post(f"http://127.0.0.1:{here}/v1/traces", data=b"")
+        found = _emitted(memory)
+        stop.set()
+        await running
+        return [metric for metric in found if metric.name.startswith("costspan.collector.")]
+
+    try:
+        return asyncio.run(asked())
+    finally:
+        provider.shutdown()
+
+
+def _emitted(memory: InMemoryMetricReader) -> list[Metric]:
+    families = {family.name: family.type for family in REGISTRY.collect()}
+    found = memory.get_metrics_data()
+    assert found is not None
+    return sorted(
+        (
+            Metric(metric, _in_prometheus(metric.name, families))
+            for resource in found.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        ),
+        key=lambda metric: metric.name,
+    )
 
 
 _SUFFIX: Final = {"counter": "_total", "histogram": "_bucket", "gauge": ""}
@@ -163,15 +206,47 @@ def _variables() -> str:
     )
 
 
-def _metrics_table(generation: str, wanted: Callable[[str], bool]) -> str:
+class Option(NamedTuple):
+    """An option of `costspan collector`."""
+
+    name: str
+    variable: str
+    default: str
+    meaning: str
+
+
+@cache
+def collector_options() -> list[Option]:
+    """In the order of its help."""
+    command: Any = typer.main.get_command(app)
+    return [
+        Option(option.opts[0], option.envvar, "" if option.default is None else f"{option.default}", option.help)
+        for option in command.commands["collector"].params
+        if option.envvar
+    ]
+
+
+def _collector_options() -> str:
     return _table(
-        ("metric", "kind", "unit", "meaning", "attributes", "in Prometheus"),
+        ("option", "variable", "default", "meaning"),
         [
-            (f"`{m.name}`", m.kind, f"`{m.unit}`", m.meaning, _labels(m.labels), f"`{m.prometheus}`")
-            for m in metrics(generation)
-            if wanted(m.name)
+            (f"`{one.name}`", f"`{one.variable}`", f"`{one.default}`" if one.default else "", one.meaning)
+            for one in collector_options()
         ],
     )
+
+
+def _metrics_table(found: Iterable[Metric]) -> str:
+    return _table(
+        ("metric", "kind", "unit", "meaning", "attributes", "in Prometheus"),
+        [(f"`{m.name}`", m.kind, f"`{m.unit}`", m.meaning, _labels(m.labels), f"`{m.prometheus}`") for m in found],
+    )
+
+
+def _metrics_of(generation: str, start: str, *, but: str = "-") -> str:
+    """The table of those whose names start with one text, but not with another."""
+    found = (m for m in metrics(generation) if m.name.startswith(start) and not m.name.startswith(but))
+    return _metrics_table(found)
 
 
 def _meters() -> str:
@@ -419,10 +494,12 @@ def _spellings() -> str:
 
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "variables": _variables,
-    "metrics": lambda: _metrics_table("off", lambda name: not name.startswith("costspan.budget.")),
-    "budget-metrics": lambda: _metrics_table("off", lambda name: name.startswith("costspan.budget.")),
-    "genai-metrics": lambda: _metrics_table("current", lambda name: name.startswith("gen_ai.")),
-    "genai-metrics-next": lambda: _metrics_table("next", lambda name: name.startswith("gen_ai.")),
+    "collector-options": _collector_options,
+    "metrics": lambda: _metrics_of("off", "", but="costspan.budget."),
+    "budget-metrics": lambda: _metrics_of("off", "costspan.budget."),
+    "collector-metrics": lambda: _metrics_table(collector_metrics()),
+    "genai-metrics": lambda: _metrics_of("current", "gen_ai."),
+    "genai-metrics-next": lambda: _metrics_of("next", "gen_ai."),
     "meters": _meters,
     "providers": _providers,
     "calls": _calls,

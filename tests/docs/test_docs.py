@@ -38,7 +38,7 @@ from costspan_processor.budgets import guard
 from costspan_processor.budgets.routing import Routing
 from costspan_processor.conventions import ROLLUP
 from costspan_processor.enrich import enrich
-from tests.docs.generate import CALL, DOCS, ROOT, calls, generated, metrics, pages
+from tests.docs.generate import CALL, DOCS, ROOT, calls, collector_metrics, collector_options, generated, metrics, pages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -243,8 +243,9 @@ def literals() -> frozenset[str]:
 
 @cache
 def metric_names() -> dict[str, str]:
-    """The metrics of both generations, with their names in Prometheus."""
-    return {metric.name: metric.prometheus for which in ("current", "next") for metric in metrics(which)}
+    """The metrics of both generations and of the collector, with their names in Prometheus."""
+    of_processes = [metric for which in ("current", "next") for metric in metrics(which)]
+    return {metric.name: metric.prometheus for metric in (*of_processes, *collector_metrics())}
 
 
 def is_python(name: str) -> bool:
@@ -282,7 +283,7 @@ def test_every_prometheus_series_that_is_named_exists(page: Path) -> None:
 
 @every_page
 def test_every_variable_that_is_named_exists(page: Path) -> None:
-    ours = {name for name, _, _ in variables()}
+    ours = {name for name, _, _ in variables()} | {option.variable for option in collector_options()}
     for text in code(page):
         for name in re.findall(r"\bCOSTSPAN_[A-Z_]+\b", text):
             assert name in ours, name
