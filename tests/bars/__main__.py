@@ -11,10 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bars import book, budgets, faults, fleet, measures, others
+from tests.bars import book, budgets, collector, faults, fleet, measures, others
 from tests.bars.report import Bar
 
-MEASURES = {**book.MEASURES, **measures.MEASURES, **faults.MEASURES, **budgets.MEASURES, **fleet.MEASURES}
+_MODULES = (book, measures, faults, budgets, fleet, collector)
+MEASURES = {name: measure for module in _MODULES for name, measure in module.MEASURES.items()}
 BY_NAME = others.MEASURES
 """Measured only when they are named: they install the packages of many others."""
 

@@ -254,6 +254,12 @@ class Accounts:
         known = self._known.get(claim.account)
         return None if known is None else known[0]
 
+    def begin(self) -> None:
+        """Let the thread begin now, and not at the first call."""
+        if not self._in_memory:
+            self._start()
+            self._wake.set()
+
     def flush(self, timeout: float = 10.0) -> bool:
         """Have everything written that waits. False if it was not in `timeout` seconds."""
         until = time.monotonic() + timeout

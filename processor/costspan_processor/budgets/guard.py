@@ -373,6 +373,10 @@ class Guard:
         """A key for a charge that has none of its own."""
         return next(self._ids)
 
+    def begin(self) -> None:
+        """Send what processes that have died owe the store, and look at the balances: now, not at the first call."""
+        self._accounts.begin()
+
     def flush(self, timeout: float = 10.0) -> bool:
         """Have all settlements written. False if they were not in `timeout` seconds."""
         return self._accounts.flush(timeout)

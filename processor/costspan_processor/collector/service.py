@@ -90,6 +90,7 @@ class Collector:
         shared, drain = config.shared, config.drain
         async with AsyncExitStack() as stack:
             stack.push_async_callback(asyncio.to_thread, self._processing.shutdown)
+            self._processing.guard.begin()
             for signal, destination in self._destinations.items():
                 self._downstream[signal] = connect(signal, destination)
                 stack.push_async_callback(self._downstream[signal].close)

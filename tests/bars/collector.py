@@ -1,0 +1,478 @@
+"""The collector: nothing lost and nothing charged twice while everything is killed, fuzzed bodies, memory, speed."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+
+from costspan_processor.collector.otlp import SIGNALS
+from tests.bars.load import ROOT
+from tests.bars.report import Bar, at_most, none_of, on_path, python, without_program
+from tests.collector.servers import Running, collector
+from tests.grafana.prometheus import free_ports
+from tests.processor.budgets.server import PROGRAM, RedisServer, available
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BATCH: Final = 512
+_HERE: Final = {"PYTHONPATH": on_path()["PYTHONPATH"]}
+DOLLARS: Final = 0.0028
+"""Of each call: 1000 x $2 + 100 x $8, a million each."""
+
+
+# ------------------------------------------------------------------ what is sent
+
+
+class Batch:
+    """A request of spans with 15 attributes each; it has new ids each time that it is made.
+
+    `calls` is the share that tells of a call. With `same` counts each costs the same.
+    """
+
+    def __init__(self, calls: float, size: int = BATCH, *, same: bool = False) -> None:
+        rnd = random.Random(7)
+        request = ExportTraceServiceRequest()
+        resource = request.resource_spans.add()
+        resource.resource.attributes.add(key="service.name").value.string_value = "shop"
+        of_calls, others = resource.scope_spans.add(), resource.scope_spans.add()
+        of_calls.scope.name, others.scope.name = "opentelemetry.instrumentation.openai_v2", "fastapi"
+        start = time.time_ns()
+        for number in range(size):
+            is_call = int((number + 1) * calls) > int(number * calls)
+            name, scope = ("chat gpt-4.1", of_calls) if is_call else ("GET /", others)
+            span = scope.spans.add(name=name, kind=3, start_time_unix_nano=start)
+            span.end_time_unix_nano = start + rnd.randrange(10**9)
+            # Marks that stand nowhere else, to be found in the bytes.
+            span.trace_id, span.span_id, span.parent_span_id = (_mark(number, *kind) for kind in _IDS)
+            told = (
+                _call(rnd, number, same)
+                if is_call
+                else {f"http.name.{key}": f"value {rnd.random()}" for key in range(15)}
+            )
+            for key, value in told.items():
+                pair = span.attributes.add(key=key)
+                if isinstance(value, int):
+                    pair.value.int_value = value
+                else:
+                    pair.value.string_value = value
+        self.size = size
+        self.calls = len(of_calls.spans)
+        self._body = bytearray(request.SerializeToString())
+        self._places = [
+            (place, length)
+            for kind, length in (*_IDS, _RESPONSE)
+            for number in range(size)
+            if (place := self._body.find(_mark(number, kind, length))) >= 0
+        ]
+
+    def body(self) -> bytes:
+        """The request, with ids that no other has."""
+        made = self._body
+        # Hexadecimal, for those that are text.
+        ids, at = os.urandom(16 * len(self._places)).hex().encode(), 0
+        for place, length in self._places:
+            made[place : place + length] = ids[at : at + length]
+            at += length
+        return bytes(made)
+
+
+_IDS: Final = ((b"T", 16), (b"S", 8), (b"P", 8))
+_RESPONSE: Final = (b"R", 24)
+
+
+def _mark(number: int, kind: bytes, length: int) -> bytes:
+    return kind + b"~%05d" % number + b"~" * (length - 7)
+
+
+def _call(rnd: random.Random, number: int, same: bool) -> dict[str, str | int]:
+    return {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "gpt-4.1",
+        "gen_ai.response.model": "gpt-4.1-2025-04-14",
+        "gen_ai.response.id": f"chatcmpl-{_mark(number, *_RESPONSE).decode()}",
+        "gen_ai.usage.input_tokens": 1000 if same else rnd.randrange(100, 20_000),
+        "gen_ai.usage.output_tokens": 100 if same else rnd.randrange(10, 2000),
+        "gen_ai.usage.cache_read.input_tokens": 0,
+        "server.address": "api.openai.com",
+        "server.port": 443,
+        "gen_ai.request.max_tokens": 1024,
+        "gen_ai.response.finish_reasons": "stop",
+        "gen_ai.conversation.id": rnd.randbytes(16).hex(),
+        "costspan.team": rnd.choice("abcdef"),
+        "gen_ai.output.type": "text",
+    }
+
+
+def _ids(body: bytes) -> set[bytes]:
+    request = ExportTraceServiceRequest.FromString(body)
+    return {
+        span.trace_id + span.span_id
+        for of_resource in request.resource_spans
+        for of_scope in of_resource.scope_spans
+        for span in of_scope.spans
+    }
+
+
+class Client:
+    """One connection, which sends a request after the other."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+
+    def send(self, body: bytes, **headers: str) -> int:
+        """The status of the answer. Raises OSError and HTTPException."""
+        named = {"Content-Type": "application/x-protobuf", **{key.replace("_", "-"): headers[key] for key in headers}}
+        try:
+            self._connection.request("POST", "/v1/traces", body, named)
+            answer = self._connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException):
+            self._connection.close()
+            raise
+        return answer.status
+
+    def deliver(self, body: bytes) -> None:
+        """Sends until it is accepted, as every client does."""
+        while True:
+            with suppress(OSError, http.client.HTTPException):
+                if self.send(body) == 200:
+                    return
+            time.sleep(0.05)
+
+
+@contextmanager
+def _backend(port: int, file: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """What stands behind the collector, in a process of its own."""
+    command = [sys.executable, "-m", "tests.collector.recorder", str(port), *([str(file)] if file else [])]
+    with subprocess.Popen(command, cwd=ROOT, env=on_path()) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while socket.socket().connect_ex(("127.0.0.1", port)):
+                assert process.poll() is None, "the backend has ended"
+                assert time.monotonic() < deadline, "the backend does not listen"
+                time.sleep(0.02)
+            yield process
+        finally:
+            process.kill()
+
+
+# ------------------------------------------------------------------ everything is killed
+
+
+class Life:
+    """A process that is killed and started again."""
+
+    def __init__(self, begin: Callable[[], Any]) -> None:
+        self._begin = begin
+        self._held = ExitStack()
+        self.now: Any = None
+
+    def start(self) -> None:
+        """Until it listens."""
+        self.now = self._held.enter_context(self._begin())
+
+    def kill(self) -> None:
+        """At once."""
+        process = getattr(self.now, "process", self.now)
+        process.kill()
+        self.end()
+
+    def end(self) -> None:
+        """As it should."""
+        self._held.close()
+
+
+def kills(full: bool) -> Iterator[Bar]:
+    """`kill -9` of collector, backend and Redis, at random, while clients send calls until they are accepted."""
+    names = ("collector.kill.lost", "collector.kill.charged")
+    if not available():
+        yield from without_program(names, PROGRAM)
+        return
+    batches, size = (400, 500) if full else (80, 100)
+    with tempfile.TemporaryDirectory() as name, RedisServer(Path(name), "--appendonly", "yes", "--appendfsync", "always") as redis:
+        folder = Path(name)
+        ports, (onward,) = free_ports(3), free_ports(1)
+        recorded = folder / "recorded"
+        budgets = {
+            "COSTSPAN_BUDGETS": json.dumps([{"name": "all", "limit": "100000", "period": "year"}]),
+            "COSTSPAN_BUDGET_STORE": redis.url,
+        }
+        said = {**budgets, **_HERE}
+        lives = (
+            Life(lambda: collector(folder, f"http://127.0.0.1:{onward}", environment=said, ports=ports)),
+            Life(lambda: _backend(onward, recorded)),
+        )
+        sent: set[bytes] = set()
+        waiting = iter(range(batches))
+        lock = threading.Lock()
+
+        def send() -> None:
+            client, batch = Client(ports[1]), Batch(1.0, size, same=True)
+            while True:
+                with lock:
+                    if next(waiting, None) is None:
+                        return
+                body = batch.body()
+                client.deliver(body)
+                with lock:
+                    sent.update(_ids(body))
+
+        for life in lives:
+            life.start()
+        senders = [threading.Thread(target=send) for _ in range(4)]
+        for sender in senders:
+            sender.start()
+        rnd, killed = random.Random(8), [0, 0, 0]
+        while any(sender.is_alive() for sender in senders):
+            time.sleep(rnd.uniform(0.1, 1.5))
+            victim = rnd.randrange(3)
+            killed[victim] += 1
+            if victim == 2:
+                redis.stop(signal.SIGKILL)
+            else:
+                lives[victim].kill()
+            time.sleep(rnd.uniform(0, 1))
+            redis.start() if victim == 2 else lives[victim].start()
+        # What was written beside a store that was away is told to it by whoever comes next.
+        time.sleep(3)
+        lives[0].end()
+        lives[0].start()
+        time.sleep(3)
+        for life in lives:
+            life.end()
+        found = recorded.read_bytes()
+        arrived = {found[at : at + 24] for at in range(0, len(found), 24)}
+        lost = [f"{len(sent - arrived)} spans"] if sent - arrived else []
+        note = "collector {}, backend {}, Redis {} times killed".format(*killed)
+        again = len(found) // 24 - len(arrived)
+        yield none_of(names[0], lost, f"{len(sent):,} acknowledged spans", f"{note}; {again:,} arrived more than once")
+        told = json.loads(python("-m", "costspan", "budgets", "list", "--json", environment={**on_path(), **budgets}))
+        spent = float(told[0]["spent"])
+        wrong = (
+            []
+            if abs(spent - DOLLARS * len(sent)) < 1e-9
+            else [f"${spent} is charged, ${DOLLARS * len(sent)} was spent"]
+        )
+        yield none_of(names[1], wrong, f"${DOLLARS * len(sent):,.2f}", "charged once each")
+
+
+# ------------------------------------------------------------------ fuzz
+
+
+def fuzz(full: bool) -> Iterator[Bar]:
+    """Bodies that are no requests, or hardly: each gets the right status, soon, and the process stays as it is."""
+    count = 100_000 if full else 3_000
+    (onward,) = free_ports(1)
+    rnd = random.Random(9)
+    wrong: list[str] = []
+    slowest, seen = 0.0, dict.fromkeys((200, 400, 413), 0)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        _backend(onward, Path("/dev/null")),
+        collector(Path(name), f"http://127.0.0.1:{onward}", environment=_HERE) as running,
+        grpc.insecure_channel(f"127.0.0.1:{running.grpc}", [("grpc.max_send_message_length", -1)]) as channel,
+    ):
+        export: Any = channel.unary_unary(f"/{SIGNALS['traces'].service}/Export")
+        client = Client(int(running.url.rpartition(":")[2]))
+        whole = [Batch(share, size).body() for share, size in ((1.0, 1), (1.0, 3), (0.5, 4), (0.0, 2))]
+        client.send(whole[0])
+        before = _peak(running)
+        for number in range(count):
+            what, body, headers, expected = _fuzzed(rnd, number, rnd.choice(whole))
+            began = time.monotonic()
+            if not headers and number % 20 == 0 and len(body) < 1 << 24:
+                try:
+                    export(body, timeout=30)
+                    got = 200
+                except grpc.RpcError as error:
+                    codes = {grpc.StatusCode.INVALID_ARGUMENT: 400, grpc.StatusCode.RESOURCE_EXHAUSTED: 413}
+                    got = codes.get(error.code(), 0)
+            else:
+                try:
+                    got = client.send(body, **headers)
+                except (OSError, http.client.HTTPException):
+                    # It hung up on a body that was too large already; the answer may be lost then.
+                    got = 413 if len(body) > 1 << 24 else 0
+            slowest = max(slowest, time.monotonic() - began)
+            seen[got] = seen.get(got, 0) + 1
+            if got not in expected:
+                wrong.append(f"{what}: {got} instead of {expected}")
+        alive = running.process.poll() is None and client.send(whole[0]) == 200
+        grown = (_peak(running) - before) / 2**20
+        errors = [line for line in running.log().splitlines() if "Traceback" in line or "costspan failed" in line]
+    note = ", ".join(f"{times:,} x {status}" for status, times in sorted(seen.items()))
+    yield none_of(
+        "collector.fuzz.status", wrong + errors + ([] if alive else ["it has ended"]), f"{count:,} bodies", note
+    )
+    yield at_most("collector.fuzz.slowest", slowest, 10, ".2f", "s for an answer")
+    yield at_most("collector.fuzz.memory", grown, 256, ".0f", "MiB more at its peak; one request may have 16")
+
+
+def _fuzzed(rnd: random.Random, number: int, whole: bytes) -> tuple[str, bytes, dict[str, str], frozenset[int]]:
+    """What is done to a body, the body, headers, and the statuses that are right for it."""
+    kind = rnd.randrange(12)
+    if number % 1000 == 999:
+        huge = rnd.randrange(3)
+        if huge == 0:
+            return "huge", bytes((1 << 24) + 1), {}, frozenset({413})
+        bomb = gzip.compress(bytes(1 << 27), 1)
+        if huge == 1:
+            return "bomb", bomb, {"Content_Encoding": "gzip"}, frozenset({413})
+        return "bomb of JSON", bomb, {"Content_Encoding": "gzip", "Content_Type": "application/json"}, frozenset({413})
+    in_json = {"Content_Type": "application/json"}
+    if kind == 0:
+        return "truncated", *_judged(whole[: rnd.randrange(len(whole))])
+    if kind in {1, 2, 3}:
+        mutable = bytearray(whole)
+        for _ in range(rnd.choice((1, 1, 2, 8, 64))):
+            mutable[rnd.randrange(len(mutable))] = rnd.randrange(256)
+        return "changed bytes", *_judged(bytes(mutable))
+    if kind == 4:
+        at, more = rnd.randrange(len(whole)), rnd.randbytes(rnd.randrange(1, 40))
+        return "more bytes", *_judged(whole[:at] + more + whole[at:])
+    if kind == 5:
+        return "noise", *_judged(rnd.randbytes(rnd.randrange(1, 300)))
+    if kind == 6:
+        return "nested values", *_judged(_nested(rnd.choice((3, 30, 90, 110, 1000, 5000))))
+    if kind == 7:
+        # A wrong wire type for one of the first fields of each message.
+        at = rnd.randrange(min(40, len(whole)))
+        return "wire type", *_judged(whole[:at] + bytes([whole[at] ^ rnd.randrange(1, 8)]) + whole[at + 1 :])
+    if kind == 8:
+        text = rnd.choice((b"\xff\xfe", b"\xed\xa0\x80", b"\xc0\x80")) * rnd.randrange(1, 30)
+        return "invalid UTF-8", *_judged(_with_text(text))
+    if kind == 9:
+        packed = gzip.compress(whole)
+        return "half of gzip", packed[: rnd.randrange(1, len(packed))], {"Content_Encoding": "gzip"}, frozenset({400})
+    if kind == 10:
+        deep = rnd.choice((b'{"resourceSpans":', b"[", b'{"a":[')) * rnd.choice((10, 1000, 100_000))
+        return "deep JSON", deep, in_json, frozenset({400})
+    document = bytearray(json.dumps(_DOCUMENT).encode())
+    for _ in range(rnd.choice((1, 2, 5))):
+        document[rnd.randrange(len(document))] = rnd.randrange(32, 256)
+    return "changed JSON", bytes(document), in_json, frozenset({200, 400})
+
+
+_DOCUMENT: Final = {
+    "resourceSpans": [
+        {
+            "scopeSpans": [
+                {
+                    "spans": [
+                        {
+                            "traceId": "5b8efff798038103d269b633813fc60c",
+                            "spanId": "eee19b7ec3c1b174",
+                            "startTimeUnixNano": "1795003200000000000",
+                            "attributes": [
+                                {"key": "gen_ai.request.model", "value": {"stringValue": "gpt-4.1"}},
+                                {"key": "gen_ai.usage.input_tokens", "value": {"intValue": "1000"}},
+                            ],
+                        }
+                    ]
+                }
+            ]
+        }
+    ]
+}
+
+
+def _judged(body: bytes) -> tuple[bytes, dict[str, str], frozenset[int]]:
+    """A body of protobuf with the status that OpenTelemetry's own classes give it."""
+    try:
+        ExportTraceServiceRequest.FromString(body)
+    except DecodeError:
+        return body, {}, frozenset({400})
+    return body, {}, frozenset({200})
+
+
+def _nested(depth: int) -> bytes:
+    """A call, one attribute of which is a list in a list, so many times."""
+    value = AnyValue(string_value="x").SerializeToString()
+    for _ in range(depth):
+        held = b"\x0a" + _varint(len(value)) + value
+        value = b"\x2a" + _varint(len(held)) + held
+    return _with_value(value)
+
+
+def _with_text(text: bytes) -> bytes:
+    return _with_value(b"\x0a" + _varint(len(text)) + text)
+
+
+def _with_value(value: bytes) -> bytes:
+    """A call with an attribute of this value."""
+    pair = b"\x0a\x05llm.x\x12" + _varint(len(value)) + value
+    span = b"\x0a\x10" + os.urandom(16) + b"\x12\x08" + os.urandom(8) + b"\x4a" + _varint(len(pair)) + pair
+    scope = b"\x12" + _varint(len(span)) + span
+    resource = b"\x12" + _varint(len(scope)) + scope
+    return b"\x0a" + _varint(len(resource)) + resource
+
+
+def _varint(number: int) -> bytes:
+    made = bytearray()
+    while number > 127:
+        made.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*made, number])
+
+
+def _peak(running: Running) -> int:
+    """The most memory that it has had, bytes."""
+    lines = Path(f"/proc/{running.process.pid}/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+# ------------------------------------------------------------------ memory and speed
+
+
+def memory(full: bool) -> Iterator[Bar]:
+    """Resident memory after millions of spans, one in ten of which is a call."""
+    warm, spans = (1_000_000, 10_000_000) if full else (200_000, 600_000)
+    (onward,) = free_ports(1)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        _backend(onward),
+        collector(Path(name), f"http://127.0.0.1:{onward}", environment=_HERE) as running,
+    ):
+        client, batch = Client(int(running.url.rpartition(":")[2])), Batch(0.1)
+        held: list[int] = []
+        for until in (warm, spans):
+            while len(held) < until // batch.size:
+                assert client.send(batch.body()) == 200
+                held.append(_resident(running))
+        grown = (max(held[-100:]) - max(held[warm // batch.size - 100 : warm // batch.size])) / 2**20
+    note = f"MiB from span {warm:,} to {spans:,}, of {held[-1] / 2**20:.0f}"
+    yield at_most("collector.memory", grown, 8, ".1f", note)
+
+
+def _resident(running: Running) -> int:
+    pages = int(Path(f"/proc/{running.process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+MEASURES: Final[dict[str, Callable[[bool], Iterator[Bar]]]] = {
+    "collector.kill": kills,
+    "collector.fuzz": fuzz,
+    "collector.memory": memory,
+}
