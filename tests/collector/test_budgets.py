@@ -46,7 +46,7 @@ def spent(told: Mapping[str, str]) -> float:
     return float(json.loads(out)[0]["spent"])
 
 
-def send(running: Running, number: int, **attributes: str | int) -> int:
+def send(running: Running, number: int, **attributes: str) -> int:
     """A call's span, now, over HTTP."""
     request = call(number, **attributes)
     span = request.resource_spans[0].scope_spans[0].spans[0]
