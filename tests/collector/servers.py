@@ -196,9 +196,7 @@ def collector(
         while True:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"{running.admin}/readyz", timeout=1).close()
-                # Receivers begin to listen after it.
-                if "on to" in running.log():
-                    break
+                break
             started = process.poll() is None and time.monotonic() < deadline
             assert started, f"it did not start:\n{running.log()}"
             time.sleep(0.05)

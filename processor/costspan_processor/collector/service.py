@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from aiohttp import web
 from grpc import StatusCode
@@ -77,7 +77,7 @@ class Collector:
         self._downstream: dict[Signal, Downstream] = {}
         self._failing: set[Signal] = set()
         self._working: set[asyncio.Task[Answer]] = set()
-        self._stopping = False
+        self._state: Literal["starting", "ready", "stopping"] = "starting"
         self._requests: dict[tuple[Signal, Outcome], int] = {}
         self._instruments()
 
@@ -103,15 +103,16 @@ class Collector:
             if config.grpc is not None:
                 grpc = over_grpc(self._door, signals, config.grpc, config.tls, shared=shared, drain=drain)
                 await stack.enter_async_context(grpc)
+            self._state = "ready"
             ready()
             await stop.wait()
-            self._stopping = True
+            self._state = "stopping"
             if self._working:
                 await asyncio.wait(self._working, timeout=drain)
 
     async def _take(self, signal: Signal, body: bytes) -> Answer:
         """What becomes of a request; it goes on even if whoever sent it hangs up."""
-        if self._stopping:
+        if self._state == "stopping":
             return later("this collector is stopping")
         task = asyncio.ensure_future(self._passed_on(signal, body))
         self._working.add(task)
@@ -146,7 +147,7 @@ class Collector:
             return web.Response(text="ok\n")
 
         async def ready(_request: web.Request) -> web.Response:
-            return web.Response(text="stopping\n", status=503) if self._stopping else web.Response(text="ready\n")
+            return web.Response(text=f"{self._state}\n", status=200 if self._state == "ready" else 503)
 
         async def metrics(request: web.Request) -> web.Response:
             # Hundreds of series take as long as a request.
