@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 UID: Final = "costspan-health"
 
+_NO_COLLECTOR: Final = "no costspan collector"
 _AGE: Final = f"costspan_price_book_age_seconds{{{JOB_FILTER}}}"
 _ERRORS: Final = f"costspan_internal_errors_total{{{JOB_FILTER}}}"
 _STORE: Final = f"costspan_budget_store_failures_total{{{JOB_FILTER}}}"
@@ -170,11 +171,55 @@ def _ours() -> list[Builder[models.Panel]]:
     ]
 
 
+def _collectors() -> list[Builder[models.Panel]]:
+    spans = per_second(f"costspan_collector_spans_total{{{JOB_FILTER}}}", "costspan_outcome")
+    failed = f'costspan_collector_requests_total{{{JOB_FILTER}, costspan_outcome!="accepted"}}'
+    return [
+        stacked(
+            graph(
+                "Spans, per minute",
+                "What the collectors made of the spans that they were sent: priced, unpriced, rollup (another span has "
+                f"the cost), settled (it had its price), repeated (sent again), no_call. {RATE}",
+                units.Short,
+                8,
+                ["mean", "max"],
+            )
+        )
+        .with_target(query(f"{spans} * 60", "{{costspan_outcome}}"))
+        .no_value(_NO_COLLECTOR),
+        graph(
+            "Requests not accepted, per minute",
+            "later: the sender was told to send again, since what is behind the collector is away or slow; "
+            f"rejected: it was told not to. {RATE}",
+            units.Short,
+            8,
+            ["mean", "max"],
+        )
+        .with_target(
+            query(
+                f"{per_second(failed, 'costspan_signal, costspan_outcome')} * 60",
+                "{{costspan_signal}} · {{costspan_outcome}}",
+            )
+        )
+        .no_value("none"),
+        graph(
+            "Requests in hand",
+            "Bytes of the requests that are being worked on, by job. "
+            "At --max-in-flight of each worker, senders are told to wait.",
+            units.BytesIEC,
+            8,
+            ["mean", "max"],
+        )
+        .with_target(query(f"sum by (job) (costspan_collector_in_flight_bytes{{{JOB_FILTER}}})", "{{job}}"))
+        .no_value(_NO_COLLECTOR),
+    ]
+
+
 def dashboard() -> dict[str, Any]:
     """The dashboard, as its file."""
     return page(
         UID,
         "Health",
         "costspan's own health: whether every call has a price and every process reports, and what went wrong inside.",
-        [(None, _top()), ("Prices and usage", _prices()), ("Inside", _ours())],
+        [(None, _top()), ("Prices and usage", _prices()), ("Inside", _ours()), ("Collectors", _collectors())],
     )

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -32,6 +33,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from costspan_processor.collector.otlp import SIGNALS, Answer, Signal, later
 from tests.collector.servers import Running, Sink, collector, post
+from tests.grafana.dashboards import board
 from tests.grafana.prometheus import free_ports
 
 if TYPE_CHECKING:
@@ -183,6 +185,20 @@ def test_a_span_that_was_sent_again_is_priced_again_and_counted_once(running: Ru
     assert running.metric(outcome) >= 2
     counted = [line for line in running.metrics().splitlines() if "cost_USD_total" in line and team in line]
     assert sum(float(line.rpartition(" ")[2]) for line in counted) == pytest.approx(DOLLARS)
+
+
+def test_the_dashboard_asks_for_what_a_collector_shows(over_http: Running, sink: Sink) -> None:
+    assert post(f"{over_http.url}/v1/traces", call(78).SerializeToString())[0] == 200
+    text = over_http.metrics()
+    panels = {panel["title"]: panel for panel in board("health").panels}
+    for title in ("Spans, per minute", "Requests not accepted, per minute", "Requests in hand"):
+        (target,) = panels[title]["targets"]
+        names = set(re.findall(r"costspan_collector_\w+", target["expr"]))
+        assert names
+        labels = set(re.findall(r"costspan_(?:outcome|signal)", target["expr"]))
+        for name in names:
+            assert all(f"{label}=" in line for label in labels for line in text.splitlines() if line.startswith(name))
+            assert f"\n{name}{{" in text
 
 
 # ------------------------------------------------------------------ what it answers

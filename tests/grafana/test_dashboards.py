@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.docs.generate import metrics
+from tests.docs.generate import collector_metrics, metrics
 from tests.grafana.dashboards import BOARDS, FOLDER, Board, selectors
 from tests.grafana.rules import RECORDING, rules
 
@@ -197,7 +197,8 @@ NOT_CHARTED = {
 
 def families(*generations: str) -> set[str]:
     """Names in Prometheus of all metrics that a process emits, histograms without their endings."""
-    return {metric.prometheus.removesuffix("_bucket") for name in generations for metric in metrics(name)}
+    found = [*collector_metrics(), *(metric for name in generations for metric in metrics(name))]
+    return {metric.prometheus.removesuffix("_bucket") for metric in found}
 
 
 def test_every_metric_that_is_emitted_is_charted_or_left_out_on_purpose() -> None:
