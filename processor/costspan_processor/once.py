@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from costspan_processor.dialects import INPUT, OUTPUT
@@ -49,8 +50,9 @@ class Told(NamedTuple):
 class Once:
     """What has been counted, by the spans that it happened in and by the ids of the responses.
 
-    `at_most` spans and ids of responses are remembered, since a trace that is longer ago is over; `lately` calls are
-    compared with a span that ends, which are those of many concurrent requests.
+    `at_most` spans and ids of responses are remembered, and never less than the last half of them, since a trace that
+    is longer ago is over; `lately` calls are compared with a span that ends, which are those of many concurrent
+    requests.
     """
 
     __slots__ = ("_at_most", "_calls", "_lately", "_lately_at_most", "_lock", "_order", "_responses", "above")
@@ -111,6 +113,8 @@ class Once:
         if isinstance(response_id, str) and response_id in self._responses:
             return True
         key = told.process, counts
+        if key not in self._lately:
+            return False
         with self._lock:
             same = self._lately.get(key, [])
             for known in reversed(same):
@@ -135,13 +139,18 @@ class Once:
                 self._remember(self._responses, response_id)
             if any(counts):
                 key = told.process, counts
-                self._lately.setdefault(key, []).append(told)
+                same = self._lately.get(key)
+                if same is None:
+                    self._lately[key] = [told]
+                else:
+                    same.append(told)
                 self._order.append(key)
                 if len(self._order) > self._lately_at_most:
                     oldest = self._order.popleft()
-                    same = self._lately.pop(oldest)[1:]
-                    if same:
-                        self._lately[oldest] = same
+                    same = self._lately[oldest]
+                    del same[0]
+                    if not same:
+                        del self._lately[oldest]
 
     def _rise(self, span_id: Hashable, links: dict[Any, Any]) -> None:
         # What lies above a span need be told once, and ids in a circle must not go round for ever.
@@ -154,4 +163,13 @@ class Once:
     def _remember(self, known: dict[Any, Any], key: Hashable, value: object = None) -> None:
         known[key] = value
         if len(known) > self._at_most:
-            del known[next(iter(known))]
+            forget_half(known)
+
+
+def forget_half(known: dict[Any, Any]) -> None:
+    """Forget what a dict has held longest.
+
+    Half of it, since the oldest key of a dict is found by stepping over the places of all that have gone before it.
+    """
+    for key in list(islice(known, len(known) // 2)):
+        del known[key]
