@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -26,7 +26,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from costspan_processor.collector.otlp import SIGNALS
 from tests.bars.load import ROOT
-from tests.bars.report import Bar, at_most, none_of, on_path, python, without_program
+from tests.bars.report import Bar, at_most, none_of, on_path, python, skipped, without_program
+from tests.bench import otelcol
 from tests.collector.servers import Running, collector
 from tests.grafana.prometheus import free_ports
 from tests.processor.budgets.server import PROGRAM, RedisServer, available
@@ -211,7 +212,10 @@ def kills(full: bool) -> Iterator[Bar]:
         yield from without_program(names, PROGRAM)
         return
     batches, size = (400, 500) if full else (80, 100)
-    with tempfile.TemporaryDirectory() as name, RedisServer(Path(name), "--appendonly", "yes", "--appendfsync", "always") as redis:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        RedisServer(Path(name), "--appendonly", "yes", "--appendfsync", "always") as redis,
+    ):
         folder = Path(name)
         ports, (onward,) = free_ports(3), free_ports(1)
         recorded = folder / "recorded"
@@ -466,6 +470,62 @@ def memory(full: bool) -> Iterator[Bar]:
     yield at_most("collector.memory", grown, 8, ".1f", note)
 
 
+def speed(full: bool) -> Iterator[Bar]:
+    """Spans a second of processor time: received, priced and passed on, batches of 512 with 15 attributes each."""
+    limits = {"collector.speed.calls": (1.0, 40_000), "collector.speed.mixed": (0.1, 130_000)}
+    if not full:
+        yield from skipped(tuple(limits), "measured with --full")
+        return
+    for name, (calls, limit) in limits.items():
+        # A busy machine only ever takes away.
+        found = max((_rate(calls) for _ in range(3)), key=lambda rate: rate.spans)
+        stock = {priced: otelcol.measured(calls, priced=priced)[0] for priced in (True, False)}
+        note = (
+            f"the OpenTelemetry Collector {stock[True]:,.0f} with the generated file, {stock[False]:,.0f} passing on; "
+            f"{found.memory:.0f} MB; decoding alone takes {_decoding(calls):.2f} µs a span here"
+        )
+        yield Bar(name, f"{found.spans:,.0f}", f">= {limit:,}", found.spans >= limit, note)
+
+
+class Rate(NamedTuple):
+    """Spans a second of a collector's processor time, and its memory in megabytes."""
+
+    spans: float
+    memory: float
+
+
+def _rate(calls: float, seconds: float = 5) -> Rate:
+    (onward,) = free_ports(1)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        _backend(onward),
+        collector(Path(name), f"http://127.0.0.1:{onward}", environment=_HERE) as running,
+    ):
+        client, batch = Client(int(running.url.rpartition(":")[2])), Batch(calls)
+
+        def send(seconds: float) -> int:
+            sent, until = 0, time.monotonic() + seconds
+            while time.monotonic() < until:
+                assert client.send(batch.body()) == 200
+                sent += batch.size
+            return sent
+
+        send(2)
+        before = otelcol.seconds_of(running.process.pid)
+        sent = send(seconds)
+        return Rate(sent / (otelcol.seconds_of(running.process.pid) - before), _resident(running) / 1e6)
+
+
+def _decoding(calls: float) -> float:
+    """Microseconds a span: what protobuf itself needs on this machine, in its present state."""
+    body, times = Batch(calls).body(), []
+    for _ in range(20):
+        before = time.process_time()
+        ExportTraceServiceRequest.FromString(body)
+        times.append(time.process_time() - before)
+    return min(times) / BATCH * 1e6
+
+
 def _resident(running: Running) -> int:
     pages = int(Path(f"/proc/{running.process.pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
@@ -475,4 +535,5 @@ MEASURES: Final[dict[str, Callable[[bool], Iterator[Bar]]]] = {
     "collector.kill": kills,
     "collector.fuzz": fuzz,
     "collector.memory": memory,
+    "collector.speed": speed,
 }

@@ -16,7 +16,7 @@ import time
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import yaml
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -27,6 +27,9 @@ from costspan.otelcol.table import table
 from costspan_pricing import PriceBook
 from tests.grafana.prometheus import binary, free_ports
 from tests.otelcol.stock import AT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 BATCH: Final = 512
 SECONDS: Final = 4.0
@@ -107,9 +110,9 @@ def rate(file: Path, port: int, body: bytes) -> tuple[float, float]:
             return sent
 
         send(time.monotonic() + 1)
-        before = _seconds(server.pid)
+        before = seconds_of(server.pid)
         sent = send(time.monotonic() + SECONDS)
-        spent = _seconds(server.pid) - before
+        spent = seconds_of(server.pid) - before
         pages = int(Path(f"/proc/{server.pid}/statm").read_text().split()[1])
         return sent / spent, pages * os.sysconf("SC_PAGE_SIZE") / 1e6
     finally:
@@ -117,33 +120,43 @@ def rate(file: Path, port: int, body: bytes) -> tuple[float, float]:
         server.wait(30)
 
 
-def _seconds(pid: int) -> float:
+def seconds_of(pid: int) -> float:
+    """Of processor time that a process has had."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def main() -> None:
-    """Measure and print."""
+def measured(share: float, *, priced: bool, models: Sequence[str] = MODELS) -> tuple[float, float]:
+    """`rate` of a collector with the generated file; or, if not `priced`, with its statements left out."""
     sink = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
     threading.Thread(target=sink.serve_forever, daemon=True).start()
-    made = table(PriceBook.bundled(), sys.argv[1:] or MODELS)
+    grpc, http, scraped = free_ports(3)
+    made = table(PriceBook.bundled(), models)
+    whole = yaml.safe_load(config(made, f"http://127.0.0.1:{sink.server_port}", http=True))
+    protocols = whole["receivers"]["otlp"]["protocols"]
+    protocols["grpc"]["endpoint"], protocols["http"]["endpoint"] = f"127.0.0.1:{grpc}", f"127.0.0.1:{http}"
+    whole["exporters"]["prometheus"]["endpoint"] = f"127.0.0.1:{scraped}"
+    whole["exporters"]["otlp_http"]["compression"] = "none"
+    whole["service"]["telemetry"] = {"metrics": {"level": "none"}}
+    if not priced:
+        whole["service"]["pipelines"]["traces"]["processors"].remove("transform/costspan")
     with tempfile.TemporaryDirectory() as folder:
-        for share in (1.0, 0.1, 0.0):
-            for priced in (True, False):
-                grpc, http, scraped = free_ports(3)
-                whole = yaml.safe_load(config(made, f"http://127.0.0.1:{sink.server_port}", http=True))
-                protocols = whole["receivers"]["otlp"]["protocols"]
-                protocols["grpc"]["endpoint"], protocols["http"]["endpoint"] = f"127.0.0.1:{grpc}", f"127.0.0.1:{http}"
-                whole["exporters"]["prometheus"]["endpoint"] = f"127.0.0.1:{scraped}"
-                whole["exporters"]["otlp_http"]["compression"] = "none"
-                whole["service"]["telemetry"] = {"metrics": {"level": "none"}}
-                if not priced:
-                    whole["service"]["pipelines"]["traces"]["processors"].remove("transform/costspan")
-                file = Path(folder) / "otelcol.yaml"
-                file.write_text(yaml.safe_dump(whole))
-                spans, megabytes = rate(file, http, batch(share))
-                what = "priced" if priced else "passed on"
-                print(f"{share:4.0%} model calls, {what:9}: {spans:9,.0f} spans a second of CPU, {megabytes:.0f} MB")
+        file = Path(folder) / "otelcol.yaml"
+        file.write_text(yaml.safe_dump(whole))
+        try:
+            return rate(file, http, batch(share))
+        finally:
+            sink.shutdown()
+            sink.server_close()
+
+
+def main() -> None:
+    """Measure and print."""
+    for share in (1.0, 0.1, 0.0):
+        for priced in (True, False):
+            spans, megabytes = measured(share, priced=priced, models=sys.argv[1:] or MODELS)
+            what = "priced" if priced else "passed on"
+            print(f"{share:4.0%} model calls, {what:9}: {spans:9,.0f} spans a second of CPU, {megabytes:.0f} MB")
 
 
 if __name__ == "__main__":
