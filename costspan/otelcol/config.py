@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
 from costspan.otelcol.ottl import (
@@ -13,14 +14,16 @@ from costspan.otelcol.ottl import (
     habits,
     held,
     literal,
-    pricing_statements,
+    ottl,
+    plain,
+    statements,
 )
 from costspan_processor import conventions as c
 from costspan_processor.enrich import SAVINGS
 from costspan_processor.metrics import COMPONENT, DIMENSIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from costspan.otelcol.table import Table
 
@@ -114,16 +117,30 @@ def _groups(table: Table) -> Iterator[str]:
     yield "      # How each library counts: cached tokens in the input or beside it, what its spans leave out.\n"
     yield "      - statements:\n"
     yield from _listed(habits())
-    yield "      - conditions:\n"
-    yield from _listed(conditions())
-    yield "        statements:\n"
-    for title, statements in pricing_statements(table):
-        yield f"          # {title[0].upper()}{title[1:]}.\n"
-        yield from _listed(statements)
+    simple, few = plain(table)
+    yield "      # Plain calls: what is left of all the statements for a call of which these conditions hold.\n"
+    yield from _priced(simple, few)
+    yield "      # All other calls.\n"
+    yield from _priced(conditions(), statements(table))
     yield "      - statements:\n"
     yield from _listed((f'delete_key(scope.attributes, "{HELD}")',))
     yield "      - statements:\n"
     yield from _listed((f'delete_key(resource.attributes, "{HELD}")',))
+
+
+_WHOLE_WORDS: Final[dict[str, Any]] = {"break_long_words": False, "break_on_hyphens": False}
+
+
+def _priced(conditions: Iterable[str], parts: Mapping[str, list[str]]) -> Iterator[str]:
+    yield "      - conditions:\n"
+    yield "          - >-\n"
+    lines = (line for condition in conditions for line in wrap(_dollars(f"and {ottl(condition)}"), 140, **_WHOLE_WORDS))
+    yield "            " + "\n            ".join(lines).removeprefix("and ") + "\n"
+    yield "        statements:\n"
+    for title, written in parts.items():
+        if written:
+            yield f"          # {title[0].upper()}{title[1:]}.\n"
+            yield from _listed(map(ottl, written))
 
 
 def _table(value: dict[str, Any]) -> Iterator[str]:
@@ -151,11 +168,14 @@ def _dollars(text: str) -> str:
 
 
 def _metrics() -> str:
-    labels = (c.PROVIDER, c.REQUEST_MODEL, c.RESPONSE_MODEL, c.OPERATION, *DIMENSIONS)
+    labels = (c.PROVIDER, c.REQUEST_MODEL, c.RESPONSE_MODEL, *DIMENSIONS)
     lines = []
 
     def metric(name: str, unit: str, description: str, value: str, where: str, extra: Sequence[str]) -> None:
-        attributes = "".join(f"          - {{key: {label}, optional: true}}\n" for label in labels)
+        # All that is priced has an operation: where a span has none, nothing more is looked at.
+        attributes = f"          - {{key: {c.OPERATION}}}\n" + "".join(
+            f"          - {{key: {label}, optional: true}}\n" for label in labels
+        )
         lines.append(
             f"      - name: {name}\n"
             f"        description: {description}\n"

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from costspan.otelcol.shorter import shorter
+from costspan.otelcol.table import METERS
 from costspan_pricing import METERS as KNOWN
+from costspan_pricing import PICO
 from costspan_pricing.shelf import STANDARD, TIER_ALIASES, VERSION
 from costspan_processor import conventions as c
 from costspan_processor import dialects as d
@@ -142,13 +147,13 @@ def conditions() -> list[str]:
     marks = (c.OPERATION, c.PROVIDER, c.REQUEST_MODEL, *d.SPELLINGS[c.PROVIDER], *d.SPELLINGS[c.REQUEST_MODEL])
     kind = "span.attributes[D.k]"
     parts = (
-        f"({' or '.join(f'{at(mark)} != nil' for mark in marks)})",
+        f"{at(*marks)} != nil",
         f"{at(c.STATUS)} == nil",
         f"({at(c.ROLLUP)} == nil or {at(c.ROLLUP)} != true)",
         f"T.unbilled[{first([at(c.OPERATION), _KIND, literal('chat')])}] == nil",
         f"({kind} == nil or {_KIND} != nil or {at(c.OPERATION)} != nil)",
     )
-    return [ottl(" and ".join(parts))]
+    return list(parts)
 
 
 # ---------------------------------------------------------------------- the table
@@ -161,7 +166,7 @@ def held(table: Table) -> dict[str, Any]:
         "unbilled": dict.fromkeys(sorted(c.NOT_BILLED), True),
         "operations": words,
         "providers": {
-            **dict(sorted(table.providers.items())),
+            **{name: to for name, to in sorted(table.providers.items()) if not _ENDPOINT.match(name)},
             **{name: table.providers[to] for name, to in d.VERCEL_PROVIDERS.items() if to in table.providers},
         },
         "tiers": {**dict.fromkeys(sorted(STANDARD), ""), **TIER_ALIASES},
@@ -169,11 +174,16 @@ def held(table: Table) -> dict[str, Any]:
         "versions": table.versioned,
         "cards": table.cards,
     }
-    if "openai" in table.listed:
+    if "openai" in table.listed or table.geos:
         found["hosts"] = {**EXACT, **dict(SUFFIXES)}
-    where_used = {"any": table.anything, "routes": table.routes, "geos": table.geos}
+        found["regional"] = {host: True for host in EXACT if c.GEO_OF_HOST.fullmatch(host)}
+    uneven = dict.fromkeys(table.uneven, True)
+    where_used = {"any": table.anything, "routes": table.routes, "geos": table.geos, "uneven": uneven}
     return found | {key: value for key, value in where_used.items() if value}
 
+
+_ENDPOINT: Final = re.compile(rf"(?!(?:{'|'.join(d.CLOUDS)})\.)[^.]+\.|.*_llm$")
+"""Names that are shortened before a provider is looked up, so that the table need not have them."""
 
 # ---------------------------------------------------------------------- what was called
 
@@ -189,25 +199,33 @@ def naming(table: Table) -> Iterator[str]:
     yield f"set(S.asked, {spelled(c.REQUEST_MODEL)})"
     if "openai" in table.listed or table.geos:
         yield f"set(S.host, {spelled(c.SERVER_ADDRESS)})"
-        yield 'replace_pattern(S.host, "^[a-z]+://([^/:?#]+).*$", "$1") where S.host != nil'
+        yield 'replace_pattern(S.host, "^[a-z]+://([^/:?#]+).*$", "$1") where S.host != nil and T.hosts[S.host] == nil'
     if "openai" in table.listed:
         # One SDK talks to many: the host tells whose model it is.
-        yield 'set(S.domain, S.host) where S.said == "openai" and S.host != nil'
+        yield 'set(S.domain, S.host) where S.said == "openai" and S.host != nil and T.hosts[S.host] != "openai"'
         yield 'replace_pattern(S.domain, "^[^.]+", "") where S.domain != nil'
         yield "set(S.said, Coalesce([T.hosts[S.host], T.hosts[S.domain], S.said])) where S.domain != nil"
     yield (
-        'replace_pattern(S.said, "^([^.]+)\\\\..*$", "$1") where IsString(S.said)'
+        'replace_pattern(S.said, "^([^.]+)\\\\..*$", "$1") where IsString(S.said) and T.providers[S.said] == nil'
         f' and IsMatch(S.said, "^[^.]+\\\\.") and not IsMatch(S.said, "^({"|".join(d.CLOUDS)})\\\\.")'
     )
-    yield 'replace_pattern(S.said, "_llm$", "") where IsString(S.said) and HasSuffix(S.said, "_llm")'
-    yield "set(S.p, T.providers[ToLowerCase(Trim(S.said))]) where IsString(S.said)"
+    yield (
+        'replace_pattern(S.said, "_llm$", "")'
+        ' where IsString(S.said) and T.providers[S.said] == nil and HasSuffix(S.said, "_llm")'
+    )
+    yield "set(S.p, T.providers[S.said]) where IsString(S.said)"
+    yield "set(S.p, T.providers[ToLowerCase(Trim(S.said))]) where S.p == nil and IsString(S.said)"
     if "aws" in table.listed:
         makers = f'"^(?:[a-z0-9_]+\\\\.)?(?:{"|".join(d.MAKERS_ON_BEDROCK)})\\\\."'
         for model in ("S.answered", "S.asked"):
             yield (
-                f'set(S.p, "aws") where S.said != nil and (S.p == nil or S.p != "aws")'
+                f'set(S.p, "aws") where (S.p == nil or S.p != "aws") and S.said != nil'
                 f" and IsString({model}) and IsMatch({model}, {makers})"
             )
+    # Nearly always the name is one of the table as it is, or with a date behind it.
+    yield "set(S.name, Coalesce([S.answered, S.asked]))"
+    known = _is_plain("S.p", "S.name")
+    yield f"set(S.id, {_plain_id('S.p', 'S.name')}) where S.p != nil and IsString(S.name) and ({known})"
     for model in ("S.answered", "S.asked"):
         yield from _resolved(table, model)
     yield f"set(S.tier, {first([spelled(c.SERVICE_TIER), spelled('openai.response.service_tier')])})"
@@ -222,13 +240,14 @@ def naming(table: Table) -> Iterator[str]:
     yield "set(S.untiered, true) where S.tier == nil and S.wanted == nil"
     said = " and ".join(f"S.wanted != {literal(word)}" for word in sorted(c.UNSAID_TIERS))
     yield f"set(S.tier, S.wanted) where S.tier == nil and {said}"
-    yield "set(S.tier, ToLowerCase(String(S.tier))) where S.tier != nil"
-    yield 'replace_pattern(S.tier, "-", "_") where S.tier != nil'
-    yield 'set(S.tier, "") where S.tier == nil'
-    yield "set(S.tier, T.tiers[S.tier]) where T.tiers[S.tier] != nil"
+    yield 'set(S.tier, "") where S.tier == nil or S.tier == "default"'
+    yield 'set(S.tier, ToLowerCase(String(S.tier))) where S.tier != ""'
+    yield 'replace_pattern(S.tier, "-", "_") where S.tier != ""'
+    yield 'set(S.tier, T.tiers[S.tier]) where S.tier != "" and T.tiers[S.tier] != nil'
     yield f"set(S.geo, {at(c.GEO)})"
     if table.geos:
-        yield "set(S.geo, S.host) where S.geo == nil and S.host != nil"
+        yield "set(S.geo, S.host) where S.geo == nil and S.host != nil and T.hosts[S.host] == nil"
+        yield "set(S.geo, S.host) where S.geo == nil and S.host != nil and T.regional[S.host] == true"
         pattern = literal(f"^(?:{c.GEO_OF_HOST.pattern})$")
         groups = "".join(f"${number + 1}" for number in range(c.GEO_OF_HOST.groups))
         yield (
@@ -236,9 +255,20 @@ def naming(table: Table) -> Iterator[str]:
             f' and IsMatch(S.geo, "\\\\.") and IsMatch(S.geo, {pattern})'
         )
         yield 'set(S.geo, "") where S.geo == nil or IsMatch(S.geo, "\\\\.|:|^localhost$")'
-        yield 'set(S.geo, Coalesce([T.geos[S.p][ToLowerCase(S.geo)], T.geos[S.p]["*"], ""])) where S.p != nil'
+        served = 'Coalesce([T.geos[S.p][ToLowerCase(S.geo)], T.geos[S.p]["*"], ""])'
+        yield f'set(S.geo, {served}) where S.geo != "" and S.p != nil'
     else:
         yield 'set(S.geo, "")'
+
+
+def _is_plain(provider: str, name: str) -> str:
+    return f'T.names[{provider}][{name}] != nil or IsMatch({name}, "^[^/]+-20[0-9]{{6}}$")'
+
+
+def _plain_id(provider: str, name: str) -> str:
+    """The id of a name of which `_is_plain` holds, if there is one."""
+    dateless = f"Substring({name}, 0, Len({name}) - {len('-20990101')})"
+    return f"Coalesce([T.names[{provider}][{name}], T.versions[{provider}][{dateless}]])"
 
 
 def _from_metadata(place: str, name: str, where: str) -> Iterator[str]:
@@ -352,6 +382,10 @@ _OTHERS: Final = (
 """The same of names that only our own spans and those of unknown libraries have."""
 
 
+_OUTSIDE: Final = 'D.o["*"] == true or D.o[Coalesce([S.said, ""])] == true'
+_THOUGHTS: Final = 'D.h["*"] == true or D.h[Coalesce([S.said, ""])] == true'
+
+
 def counting(table: Table) -> Iterator[str]:
     """Disjoint counts of tokens, and why there are none that can be priced."""
     for key, name in _COUNTS.items():
@@ -384,27 +418,29 @@ def counting(table: Table) -> Iterator[str]:
         yield f"set(S.{key}, 0) where S.bad != nil"
     # What was written to the cache, by how long it lives: what no lifetime is told of lives five minutes.
     yield "set(S.parts, S.w5 + S.w30 + S.w1 + S.w12)"
-    yield "set(S.wrote, S.parts)"
     yield "set(S.torn, true) where S.w > 0 and S.w < S.parts"
-    yield "set(S.w5, S.w5 + S.w - S.parts) where S.w > S.parts"
-    yield "set(S.wrote, S.w) where S.w > S.parts"
+    yield "set(S.wrote, S.w)"
+    yield "set(S.wrote, S.parts) where S.w < S.parts"
+    yield "set(S.w5, S.w5 + S.wrote - S.parts)"
     yield "set(S.cached, S.r + S.wrote)"
+    # Nearly always a total says nothing that the others do not say.
+    yield "set(S.told, true) where S.total == nil or S.total == S.i + S.o"
     # Cached tokens are in the input, or beside it: the library says which, of which provider.
     six = " and ".join(f"{at(sign)} == nil" for sign in _VERCEL_6)
-    beside = 'D.o["*"] == true or D.o[Coalesce([S.said, ""])] == true'
-    yield f"set(S.outside, true) where S.cached > 0 and ({beside}) and {six}"
+    yield f"set(S.outside, true) where S.cached > 0 and ({_OUTSIDE}) and {six}"
+    yield "set(S.less, true) where S.i - S.cached < 0"
     yield (
         "set(S.guessed, true) where S.cached > 0 and S.outside == nil and S.unsaid_in == nil and D.g == true"
-        " and (S.total == S.i + S.o + S.cached or (S.i < S.cached and (S.total == nil or S.total != S.i + S.o)))"
+        " and ((S.told == nil and S.total == S.i + S.o + S.cached)"
+        " or (S.less == true and (S.total == nil or S.total != S.i + S.o)))"
     )
     yield "set(S.i, S.i + S.cached) where S.outside == true or S.guessed == true"
     yield "set(S.prompt, S.i)"
-    yield "set(S.prompt, S.cached) where S.prompt < S.cached"
+    yield "set(S.prompt, S.cached) where S.i - S.cached < 0"
     # Reasoning is in the output, or beside it: where only the total has room for it, it is beside.
-    yield 'set(S.thinks, true) where D.h["*"] == true or D.h[Coalesce([S.said, ""])] == true'
-    yield "set(S.beside, S.total - S.i - S.o) where IsInt(S.total)"
-    yield "set(S.q, S.beside) where S.thinks == true and S.q == 0 and S.beside > 0"
-    yield "set(S.o, S.o + S.q) where S.q > 0 and (S.thinks == true or S.q == S.beside)"
+    yield "set(S.beside, S.total - S.i - S.o) where S.told == nil and IsInt(S.total)"
+    yield f"set(S.q, S.beside) where S.q == 0 and S.beside > 0 and ({_THOUGHTS})"
+    yield f"set(S.o, S.o + S.q) where S.q > 0 and ({_THOUGHTS} or S.q == S.beside)"
     yield "set(S.plain, S.i - S.cached)"
     yield "set(S.torn, true) where S.plain < 0 and S.unsaid_in == nil"
     yield "set(S.plain, 0) where S.plain < 0"
@@ -424,10 +460,13 @@ def choosing(table: Table) -> Iterator[str]:
             yield f'set(S.est, "tier_unpriced") where {there} and S.tier != ""'
     yield "set(S.c, {}) where S.c == nil"
     yield 'set(S.est, "") where S.c.z == true'
+    if table.oldest or table.hours:
+        uneven = " or (S.id != nil and T.uneven[S.id] == true)" if table.uneven else ""
+        yield f"set(S.then, true) where span.start_time_unix_nano < {table.latest}{uneven}"
     for _ in range(table.oldest):
-        yield "set(S.c, T.cards[S.c.b]) where span.start_time_unix_nano < S.c.f"
+        yield "set(S.c, T.cards[S.c.b]) where S.then == true and span.start_time_unix_nano < S.c.f"
     for offset in dict.fromkeys(hours.offset for hours in table.hours):
-        here = f"S.c.v == {offset}"
+        here = f"S.then == true and S.c.v == {offset}"
         yield f"set(S.minutes, span.start_time_unix_nano / {_MINUTE} + {offset}) where {here}"
         yield f"set(S.days, S.minutes / 1440) where {here}"
         yield f"set(S.minute, S.minutes - S.days * 1440) where {here}"
@@ -435,7 +474,7 @@ def choosing(table: Table) -> Iterator[str]:
         yield f"set(S.day, S.days + 3 - (S.days + 3) / 7 * 7) where {here}"
     for number, hours in enumerate(table.hours):
         clause = _holds(hours.days, hours.start, hours.end)
-        yield f"set(S.c, T.cards[S.c.w{number}]) where S.c.w{number} != nil and ({clause})"
+        yield f"set(S.c, T.cards[S.c.w{number}]) where S.then == true and S.c.w{number} != nil and ({clause})"
     for _ in range(table.steps):
         yield "set(S.c, T.cards[S.c.l]) where S.prompt > S.c.n"
 
@@ -454,34 +493,9 @@ def _holds(days: Sequence[int], start: int, end: int) -> str:
 
 def judging() -> Iterator[str]:
     """The status where there is no price, and what makes one an estimate."""
-
-    def unless(status: str, reason: str, where: str) -> Iterator[str]:
-        yield f"set(S.reason, {reason}) where S.status == nil and {where}"
+    for status, whys in groupby(_whys(), itemgetter(0)):
+        yield from (f"set(S.reason, {reason}) where S.reason == nil and {where}" for _, reason, where in whys)
         yield f"set(S.status, {literal(status)}) where S.status == nil and S.reason != nil"
-
-    yield from unless(
-        "partial", 'Concat(["unread:", D.x], "")', 'D.x != nil and (D.j == "" or span.attributes[D.j] != nil)'
-    )
-    for name, signs in _SIGNS.items():
-        there = " or ".join(f"{at(sign)} != nil" for sign in signs)
-        yield from unless("partial", literal(f"unread:{name}"), f'D.k == "" and ({there})')
-    yield from unless("invalid_usage", "S.bad", "S.bad != nil")
-    for key, reason in _ASIDE.items():
-        yield from unless("partial", literal(reason), f"{at(key)} != nil")
-    for names in (_MODAL, _OTHERS):
-        inside = [f"S.meta.{path}" for path, target in _IN_METADATA.items() if target in names]
-        there = " or ".join(f"{place} > 0" for place in (*map(at, names), *inside))
-        scope = "" if names is _MODAL else "D.n == true and "
-        yield from unless("partial", '"unpriced_meter"', f"{scope}({there})")
-    yield from unless("unknown_provider", '"not_in_this_configuration"', "S.p == nil")
-    yield from unless("unknown_model", '"not_in_this_configuration"', "S.id == nil")
-    yield from unless("unknown_model", '"no_price_at_that_time"', "S.c.s == nil")
-    yield from unless("no_usage", '"no_counts"', "S.none == true")
-    from costspan.otelcol.table import METERS
-
-    for meter, key in METERS.items():
-        there = f"S.c.x != nil and S.c.x.{key} == true and S.{_QUANTITIES[key]} > 0"
-        yield from unless("partial", literal(f"unpriced:{meter}"), there)
     yield 'set(S.lost, Coalesce([D.l[Coalesce([S.said, ""])], D.l["*"]])) where S.status == nil and D.l != nil'
     yield "set(S.lost, {}) where S.lost == nil"
     yield f'set(S.est, "estimated_usage") where {at(c.ESTIMATED)} == true'
@@ -511,7 +525,30 @@ def judging() -> Iterator[str]:
         yield f'set(S.est, "untold:{key}") where S.lost.{key} == true and {where}'
     # Where the library itself has a figure of what it does not tell, ours would be another.
     yield f"set(S.reason, S.est) where S.status == nil and D.f == true and S.est != nil and ({told})"
-    yield 'set(S.status, "partial") where S.status == nil and S.reason != nil'
+    yield f'set(S.status, "partial") where S.status == nil and S.reason != nil and D.f == true and ({told})'
+
+
+def _whys() -> Iterator[tuple[str, str, str]]:
+    """Why there may be no price, what comes first before the others: status, reason and condition."""
+    yield "partial", 'Concat(["unread:", D.x], "")', 'D.x != nil and (D.j == "" or span.attributes[D.j] != nil)'
+    for name, signs in _SIGNS.items():
+        there = " or ".join(f"{at(sign)} != nil" for sign in signs)
+        yield "partial", literal(f"unread:{name}"), f'D.k == "" and ({there})'
+    yield "invalid_usage", "S.bad", "S.bad != nil"
+    for key, reason in _ASIDE.items():
+        yield "partial", literal(reason), f"{at(key)} != nil"
+    for names in (_MODAL, _OTHERS):
+        inside = [f"S.meta.{path}" for path, target in _IN_METADATA.items() if target in names]
+        there = " or ".join(f"{place} > 0" for place in (*map(at, names), *inside))
+        scope = "" if names is _MODAL else "D.n == true and "
+        yield "partial", '"unpriced_meter"', f"{scope}({there})"
+    yield "no_usage", '"no_counts"', "S.none == true"
+    yield "unknown_provider", '"not_in_this_configuration"', "S.p == nil"
+    yield "unknown_model", '"not_in_this_configuration"', "S.id == nil"
+    yield "unknown_model", '"no_price_at_that_time"', "S.c.s == nil"
+    for meter, key in METERS.items():
+        there = f"S.c.x != nil and S.c.x.{key} == true and S.{_QUANTITIES[key]} > 0"
+        yield "partial", literal(f"unpriced:{meter}"), there
 
 
 _QUANTITIES: Final = {
@@ -525,10 +562,11 @@ _COMPONENTS: Final = {
 
 def pricing(table: Table) -> Iterator[str]:
     """The price, in integers, and what goes on the span."""
-    for component, keys in _COMPONENTS.items():
-        amount = " + ".join(f"S.{_QUANTITIES[key]} * S.c.{key}" for key in keys)
-        yield f"set(S.cost_{component}, {amount}) where S.status == nil"
-    yield "set(S.pico, S.cost_input + S.cost_output + S.cost_cache_read + S.cost_cache_write) where S.status == nil"
+    amounts = {
+        component: " + ".join(f"S.{_QUANTITIES[key]} * S.c.{key}" for key in keys)
+        for component, keys in _COMPONENTS.items()
+    }
+    yield f"set(S.pico, {' + '.join(amounts.values())}) where S.status == nil"
     priced = "S.pico != nil"
     yield f'set(S.status, "free") where {priced} and S.c.z == true and S.pico == 0'
     yield f'set(S.status, "estimated") where S.status == nil and {priced} and S.est != nil and S.est != ""'
@@ -541,15 +579,13 @@ def pricing(table: Table) -> Iterator[str]:
     yield put(c.STATUS, "S.status")
     yield put(REASON, "S.reason", "S.reason != nil")
     yield put(PICODOLLARS, "S.pico", priced)
-    yield put(TOTAL, "Double(S.pico) / 1000000000000.0", priced)
+    yield put(TOTAL, f"Double(S.pico) / {PICO}.0", priced)
     for component, keys in _COMPONENTS.items():
         used = " or ".join(f"S.{_QUANTITIES[key]} > 0" for key in keys)
-        yield put(
-            f"costspan.cost.{component}", f"Double(S.cost_{component}) / 1000000000000.0", f"{priced} and ({used})"
-        )
+        yield put(f"costspan.cost.{component}", f"Double({amounts[component]}) / {PICO}.0", f"{priced} and ({used})")
         counts = " + ".join(f"S.{_QUANTITIES[key]}" for key in keys)
         yield put(TOKENS[component], counts, f"S.bad == nil and ({used})")
-    yield put(SAVINGS, "Double(S.r * S.c.i - S.cost_cache_read) / 1000000000000.0", f"{priced} and S.r > 0")
+    yield put(SAVINGS, f"Double(S.r * S.c.i - {amounts['cache_read']}) / {PICO}.0", f"{priced} and S.r > 0")
     yield put(BOOK_VERSION, literal(table.version), priced)
     yield put(PRICE_SOURCE, "S.c.s", priced)
     yield put(c.INCONSISTENT, "true", "S.torn == true")
@@ -560,13 +596,45 @@ def pricing(table: Table) -> Iterator[str]:
     yield put(c.OPERATION, "S.op", f"{at(c.OPERATION)} == nil")
 
 
-def pricing_statements(table: Table) -> list[tuple[str, list[str]]]:
-    """All of it, each part with what it is about."""
-    parts = (
-        ("who was called, for what model", naming(table)),
-        ("how many tokens, each of one kind", counting(table)),
-        ("the rates that hold", choosing(table)),
-        ("what cannot be priced, and what is an estimate", judging()),
-        ("the price", pricing(table)),
+def statements(table: Table) -> dict[str, list[str]]:
+    """All of it: what each part is about -> its statements."""
+    return {
+        "who was called, for what model": list(naming(table)),
+        "how many tokens, each of one kind": list(counting(table)),
+        "the rates that hold": list(choosing(table)),
+        "what cannot be priced, and what is an estimate": list(judging()),
+        "the price": list(pricing(table)),
+    }
+
+
+_PLAIN: Final = (
+    c.OPERATION, c.PROVIDER, d.SYSTEM, c.REQUEST_MODEL, c.RESPONSE_MODEL, c.SERVER_ADDRESS, d.API,
+    "openai.response.service_tier", d.INPUT, d.OUTPUT, d.CACHE_READ, d.CACHE_WRITE,
+    "gen_ai.usage.cache_creation.input_tokens", d.REASONING, d.TOTAL, "llm.usage.total_tokens", *_OTHERS,
+)  # fmt: skip
+"""What a plain call may say, of all that the statements look at."""
+_RARE: Final = (
+    "set(S.op, T.operations", "replace_pattern(S.host", "set(S.domain", "replace_pattern(S.said", 'set(S.p, "aws")',
+    "set(S.geo, S.host)", "set(S.odd", "set(S.bad", "set(S.outside", "set(S.less", "set(S.o, S.o + S.q)",
+    "set(S.torn", "set(S.then",
+    'set(S.reason, "unpriced_meter") where S.reason == nil and D.n',
+)  # fmt: skip
+"""Statements that have nothing to do for a plain call."""
+
+
+def plain(table: Table) -> tuple[list[str], dict[str, list[str]]]:
+    """How nearly all calls are told from the others, and what those need: names of the table, and counts that agree."""
+    said, tier, operation = spelled(c.PROVIDER), at("openai.response.service_tier"), at(c.OPERATION)
+    sent, received, total = at(d.INPUT), at(d.OUTPUT), spelled(d.TOTAL)
+    model, provider = at(c.RESPONSE_MODEL, c.REQUEST_MODEL), f"T.providers[{said}]"
+    assumed = (
+        f"IsString({operation})",
+        *conditions(),
+        "D.x == nil",
+        f"IsString({said}) and {provider} != nil",
+        f"IsString({model}) and ({_is_plain(provider, model)}) and {_plain_id(provider, model)} != nil",
+        f'{tier} == nil or {tier} == "default"',
+        f"IsInt({sent}) and IsInt({received})",
+        f"{total} == nil or {total} == {sent} + {received}",
     )
-    return [(title, [ottl(statement) for statement in statements]) for title, statements in parts]
+    return shorter(statements(table), assumed, _RARE, _PLAIN)

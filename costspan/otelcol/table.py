@@ -87,6 +87,20 @@ class Table:
     """How many periods back the longest history goes."""
     steps: int = 0
     """How many limits of the prompt's length a card has at most."""
+    dated: int = 0
+    """When the book was checked (unix nanoseconds): what begins later is not in force yet."""
+
+    @property
+    def uneven(self) -> list[str]:
+        """The ids whose price is another at another hour, or will be another from a day on that is known."""
+        newest = {key: card for key, card in self.cards.items() if "~" not in key}
+        return sorted({_id(key) for key, card in newest.items() if "v" in card or card.get("f", 0) > self.dated})
+
+    @property
+    def latest(self) -> int:
+        """Since when (unix nanoseconds) all others have cost what they cost now."""
+        uneven = set(self.uneven)
+        return max((card["f"] for key, card in self.cards.items() if "f" in card and _id(key) not in uneven), default=0)
 
     @property
     def most(self) -> int:
@@ -111,7 +125,7 @@ def table(book: PriceBook, models: Sequence[str] = (), providers: Sequence[str] 
                 chosen[found.provider, found.model] = found, model
     if not chosen and not whole:
         raise SelectionError("nothing is chosen: give --models provider/model,... or --provider NAME")
-    made = Table(book.version)
+    made = Table(book.version, dated=book.dated * 10**9)
     for match, raw in chosen.values():
         _add(made, book, match, raw)
     for provider in dict.fromkeys([match.provider for match, _ in chosen.values()] + list(whole)):
@@ -182,6 +196,10 @@ def _add(made: Table, book: PriceBook, match: Match, raw: str) -> None:
     made.models.append(name)
     if regions or written:
         made.geos[match.provider] = {**dict.fromkeys(sorted(EVERYWHERE), ""), **{geo: geo for geo in (*regions, ANY)}}
+
+
+def _id(key: str) -> str:
+    return key.partition("#")[0]
 
 
 def _is_standard(period: Period) -> bool:

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from costspan.otelcol.config import config
 from costspan.otelcol.table import METERS, SelectionError, table
 from costspan.price import Pricer, span_attributes
 from costspan_pricing import PriceBook
+from costspan_processor import dialects as d
 from costspan_processor.enrich import enrich
 from costspan_processor.translation import in_convention
 from tests.grafana.prometheus import binary
@@ -76,14 +78,17 @@ def models_of(spans: Iterator[Mapping[str, Any]]) -> list[str]:
     return sorted(found)
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stock]:
-    """A collector with the models of the vectors and the dialects' fixtures, and two providers that give some free."""
+def configured() -> str:
+    """The models of the vectors and the dialects' fixtures, and two providers that give some free."""
     models = models_of(vector.told.attributes for vector in vectors())
     models += models_of(in_convention(case.attributes, case.scope, case.resource) for _, case in fixtures())
-    with stock(
-        config(table(BOOK, models, ["ollama", "openrouter"]), "localhost:1"), tmp_path_factory.mktemp("shop")
-    ) as it:
+    return config(table(BOOK, models, ["ollama", "openrouter"]), "localhost:1")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stock]:
+    """A collector with all of that."""
+    with stock(configured(), tmp_path_factory.mktemp("shop")) as it:
         yield it
         assert it.errors() == []
 
@@ -225,6 +230,67 @@ def test_cases_by_hand(shop: Stock) -> None:
     spans = shop.priced([told for told, _, _ in HAND.values()])
     found = {name: (span.get(PICO), span.get(STATUS, "")) for name, span in zip(HAND, spans, strict=True)}
     assert found == {name: (pico, status) for name, (_, pico, status) in HAND.items()}
+
+
+def test_plain_calls_get_from_few_statements_what_all_of_them_would_give(shop: Stock, tmp_path: Path) -> None:
+    """The file has a short way for them, made of the same statements; a collector without it is the measure."""
+    spans = (
+        [case.told for case in vectors()] + [told for _, told in fixtures()] + [told for told, _, _ in HAND.values()]
+    )
+    spans += [Told(said, scope) for said in variations() for scope in ("tests", "openlit", "traceloop.sdk", OURS)]
+    text = configured()
+    with stock(without(text, 0), tmp_path / "long") as long, stock(without(text, 1), tmp_path / "short") as short:
+        expected = long.priced(spans)
+        plain = [
+            few for few, told in zip(short.priced(spans), spans, strict=True) if few.keys() - told.attributes.keys()
+        ]
+        assert (long.errors(), short.errors()) == ([], [])
+    found = shop.priced(spans)
+    assert [(told, one) for told, one, all_of_it in zip(spans, found, expected, strict=True) if one != all_of_it] == []
+    assert 150 < len(plain) < len(spans) / 2
+
+
+def variations() -> list[dict[str, Any]]:
+    """Calls that are plain, and such as are not by one thing that they say."""
+    counts: dict[str, tuple[Any, ...]] = {
+        d.CACHE_READ: (0, 200, 5000, -1, "7"),
+        d.CACHE_WRITE: (0, 300),
+        d.REASONING: (0, 100, 900),
+    }
+    names: dict[str, tuple[Any, ...]] = {
+        "gen_ai.response.model": ("gpt-4.1-2025-04-14", "gpt-4.1-20250414", "nobodys", 4),
+        "gen_ai.operation.name": ("embeddings", "plan", "completion"),
+        "server.address": ("api.openai.com", "eu.api.openai.com", "api.deepseek.com", "https://api.x.ai", "localhost"),
+        "openai.response.service_tier": ("default", "flex", "Batch"),
+        "openai.api.type": ("chat_completions", "responses"),
+        "gen_ai.provider.name": ("OpenAI", "openai.chat", "azure", "anthropic"), "costspan.geo": ("eu",),
+        "gen_ai.usage.total_tokens": (1500, 1500.0, 1700, 1400, "1500"), "gen_ai.tool.definitions": ("[]",),
+        "gen_ai.usage.input_tokens": (0, 1e3, 2**40), "costspan.usage.estimated": (True,),
+    }  # fmt: skip
+    once: list[dict[str, Any]] = [
+        CHAT | USED | {key: value} for key, values in {**counts, **names}.items() for value in values
+    ]
+    combined = [
+        CHAT | USED | dict(zip(counts, values, strict=True)) | {"gen_ai.usage.total_tokens": total}
+        for values in product(*counts.values())
+        for total in (1500, 1600)
+    ]
+    old = {"gen_ai.operation.name": "chat", "gen_ai.system": "openai", "gen_ai.request.model": "gpt-4.1"} | USED
+    sonnet = SONNET | USED | {READ: 400, WRITTEN: 300}
+    dated = [
+        sonnet | {"gen_ai.response.model": f"claude-sonnet-4-5{end}"} for end in ("-20250929", "-20250929-x", "-9")
+    ]
+    return [CHAT | USED, sonnet, *dated, old, *once, *combined]
+
+
+def without(text: str, number: int) -> str:
+    """The file without the statements for plain calls (0), or those for all others (1)."""
+    whole = yaml.safe_load(text)
+    statements = whole["processors"]["transform/costspan"]["trace_statements"]
+    groups = [group for group in statements if "conditions" in group]
+    assert len(groups) == 2
+    statements.remove(groups[number])
+    return yaml.safe_dump(whole, width=10**6)
 
 
 def test_a_span_that_has_been_priced_comes_out_as_it_went_in(shop: Stock) -> None:
