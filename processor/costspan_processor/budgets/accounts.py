@@ -9,13 +9,13 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import os
 import threading
 import time
 import uuid
 import weakref
 from collections import OrderedDict, deque
-from contextlib import contextmanager
-from itertools import islice
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -23,7 +23,8 @@ from costspan_processor.budgets.memory import MemoryStore
 from costspan_processor.budgets.store import Answer, Balance, Claim, Settlement, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import TextIO
 
     from costspan_processor.budgets.model import OnStoreError, Reason
     from costspan_processor.budgets.store import Store
@@ -43,6 +44,8 @@ _BATCH: Final = 200
 _KNOWN: Final = 10_000
 _EMPTY: Final = Balance(0, 0, 0)
 _EXIT_SECONDS: Final = 2.0
+_WAITING: Final = 50_000
+"""Settlements that wait in memory, at most, where somebody waits for them."""
 
 _open: weakref.WeakSet[Accounts] = weakref.WeakSet()
 """Those with a thread."""
@@ -111,8 +114,11 @@ class Accounts:
         self._owners = 1
         self._down_until = 0.0
         self._local: MemoryStore | None = None
-        self._journaled = 0
-        self._has_journal = False
+        self._journal: TextIO | None = None
+        self._owes = True
+        """Whether there may be a journal that the store has not been told of."""
+        self._has_kept = False
+        """Whether some of what is in it is our own."""
         self.looked_at = 0.0
         """When the balances were last read, monotonic seconds."""
         self.failures = 0
@@ -208,7 +214,8 @@ class Accounts:
     async def asettle(self, settlements: Sequence[Settlement]) -> list[Mapping[str, Balance]] | None:
         """Write what calls cost on an event loop, and return once it would outlive this process.
 
-        The balances after each; None where the store is away and the journal has it.
+        The balances after each; None where the store is away and the journal has it. Raises StoreError where neither
+        takes it: it waits in memory then, and does no harm if it comes again.
         """
         if self._in_memory:
             return [answer.balances for answer in self.store.settle(settlements)]
@@ -219,12 +226,15 @@ class Accounts:
                 return await asyncio.to_thread(self._settle_now, settlements)
             except Exception as error:  # noqa: BLE001  a client library may raise anything
                 self._fell(error)
-        for settlement in settlements:
-            self.settle(settlement)
-        until = time.monotonic() + _EXIT_SECONDS
-        while not self._is_kept() and time.monotonic() < until:  # noqa: ASYNC110  a thread writes it
-            await asyncio.sleep(_LINGER_SECONDS / 2)
-        return None
+        if len(self._queue) < _WAITING:
+            for settlement in settlements:
+                self.settle(settlement)
+            until = time.monotonic() + _EXIT_SECONDS
+            while time.monotonic() < until:
+                if not self._queue and not self._writing:
+                    return None
+                await asyncio.sleep(_LINGER_SECONDS / 2)
+        raise StoreError(f"neither the store of the budgets nor a journal in {self._folder} takes what calls have cost")
 
     def _settle_now(self, settlements: Sequence[Settlement]) -> list[Mapping[str, Balance]]:
         answers = self.store.settle(settlements)
@@ -233,10 +243,6 @@ class Accounts:
         self._wrote(answers)
         self._start()
         return [answer.balances for answer in answers]
-
-    def _is_kept(self) -> bool:
-        """Whether all that has been settled is written, to the store or the journal."""
-        return not self._writing and len(self._queue) <= (self._journaled if self._has_journal else 0)
 
     def look(self) -> None:
         """Read the balances that are watched. Does I/O, unless the store does none."""
@@ -263,7 +269,7 @@ class Accounts:
     def flush(self, timeout: float = 10.0) -> bool:
         """Have everything written that waits. False if it was not in `timeout` seconds."""
         until = time.monotonic() + timeout
-        while self._queue or self._writing:
+        while self._queue or self._writing or self._has_kept:
             self._start()
             self._wake.set()
             if time.monotonic() >= until:
@@ -283,12 +289,14 @@ class Accounts:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(2.0)
+        self._leave_journal()
         self.store.close()
 
     def after_fork(self) -> None:
         """In a forked child: the parent writes what it owes; its thread and its holds are not ours."""
         known = self._known
         self.store.after_fork()
+        self._leave_journal()
         self._begin()
         self._known = known
 
@@ -345,20 +353,18 @@ class Accounts:
 
     def _work(self) -> None:
         renewed = looked = float("-inf")
-        replayed = False
         while not self._closed:
             self._wake.wait(REFRESH_SECONDS)
             self._wake.clear()
             if self._queue:
                 time.sleep(_LINGER_SECONDS)
             now = time.monotonic()
-            if now < self._down_until:
-                self._keep()
-                continue
             try:
-                if not replayed:
+                if now < self._down_until:
+                    self._keep()
+                    continue
+                if self._owes:
                     self._replay()
-                    replayed = True
                 self._write()
                 if self._new_epoch is not None:
                     self._restore(self._new_epoch)
@@ -372,12 +378,11 @@ class Accounts:
                 self._fell(error)
 
     @contextmanager
-    def _taken(self) -> Iterator[list[Settlement]]:
+    def _taken(self, at_most: int = _BATCH) -> Iterator[list[Settlement]]:
         """The settlements to write next, which wait again if that fails or is broken off; others may write others."""
         with self._lock:
-            batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
+            batch = [self._queue.popleft() for _ in range(min(at_most, len(self._queue)))]
             self._writing += len(batch)
-            self._journaled = max(0, self._journaled - len(batch))
         try:
             yield batch
         except BaseException:
@@ -395,9 +400,6 @@ class Accounts:
                 answers = self.store.settle(batch) if batch else []
                 # Inside, since who waits for what was written waits for what there is to tell of it, too.
                 self._wrote(answers)
-        if self._has_journal and not self._writing:
-            self._journal_file().unlink(missing_ok=True)
-            self._has_journal = False
 
     def _wrote(self, answers: Sequence[Answer]) -> None:
         """Remember and tell what settlements have brought."""
@@ -423,51 +425,74 @@ class Accounts:
 
     # ---------------------------------------------------------------- while the store is away
 
-    def _journal_file(self) -> Path:
-        assert self._folder is not None
-        return self._folder / f"{self._owner}.jsonl"
-
     def _keep(self) -> None:
-        """Write what waits to the journal, so that it outlives this process."""
-        waiting = len(self._queue)
-        if self._folder is None or waiting <= self._journaled:
+        """Write what waits to the journal, so that it outlives this process, and leaves its memory."""
+        if self._folder is None or not self._queue:
             return
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._has_journal = True
-            with self._journal_file().open("a", encoding="utf-8") as file:
-                for settlement in islice(self._queue, self._journaled, waiting):
-                    file.write(json.dumps(settlement) + "\n")
-            self._journaled = waiting
+            with self._taken(_WAITING) as batch:
+                if self._journal is None:
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    self._journal = _new_journal(self._folder)
+                self._owes = self._has_kept = True
+                # What was broken off before must not have its end in the next line.
+                self._journal.write("".join(f"\n{json.dumps(settlement)}" for settlement in batch))
+                self._journal.flush()
         except OSError as error:
+            self._leave_journal()
             self._failed("budgets.journal", error)
 
+    def _leave_journal(self) -> None:
+        """Write no more to it; whoever looks for what is owed finds it."""
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            with suppress(OSError):
+                journal.close()
+
     def _replay(self) -> None:
-        """Send what processes that ended while the store was away have left in their journals."""
-        if self._folder is None or not self._folder.is_dir():
-            return
-        for file in sorted(self._folder.glob("*.jsonl")):
-            if file == self._journal_file():
-                continue
-            settlements = list(_read_journal(file))
-            for start in range(0, len(settlements), _BATCH):
-                self.store.settle(settlements[start : start + _BATCH])
-            # One that still lives has all of it in memory too; to be sent twice changes nothing.
-            file.unlink(missing_ok=True)
+        """Tell the store what is in journals: ours, and those of processes that ended while it was away."""
+        self._leave_journal()
+        for file in sorted(self._folder.glob("*.jsonl")) if self._folder is not None else ():
+            with suppress(FileNotFoundError), file.open("r+", encoding="utf-8") as journal:
+                if not _is_ours(journal):
+                    continue  # somebody who lives writes it
+                settlements = list(_read_journal(journal))
+                for start in range(0, len(settlements), _BATCH):
+                    self.store.settle(settlements[start : start + _BATCH])
+                file.unlink()
+        self._owes = self._has_kept = False
 
 
-def _read_journal(file: Path) -> list[Settlement]:
-    """The settlements in a journal. The last line may have been cut off when its process died."""
-    settlements = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
+def _new_journal(folder: Path) -> TextIO:
+    """A journal that is locked as long as it is open, by which others know that its process lives."""
+    while True:
+        journal = (folder / f"{uuid.uuid4().hex}.jsonl").open("x", encoding="utf-8")
+        # Somebody may have found it, and taken it away, before it was locked.
+        if _is_ours(journal) and os.fstat(journal.fileno()).st_nlink:
+            return journal
+        journal.close()
+
+
+def _is_ours(journal: TextIO) -> bool:
+    """Locks a file; False if somebody else has."""
+    try:
+        import fcntl
+    except ImportError:  # Windows lets nobody delete what somebody has open, which is told twice then
+        return True
+    try:
+        fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _read_journal(journal: Iterable[str]) -> Iterator[Settlement]:
+    """The settlements in a journal. A line may have been cut off when its process died."""
+    for line in journal:
+        with suppress(ValueError, TypeError):
             key, amount, claims = json.loads(line)
-            settlements.append(
-                Settlement(key, amount, tuple(Claim(a, most, tuple(also), until) for a, most, also, until in claims))
-            )
-        except (ValueError, TypeError):
-            continue
-    return settlements
+            of = tuple(Claim(account, most, tuple(also), until) for account, most, also, until in claims)
+            yield Settlement(key, amount, of)
 
 
 @atexit.register

@@ -17,6 +17,7 @@ from aiohttp import web
 from grpc import StatusCode
 from opentelemetry.metrics import Observation
 
+from costspan_processor.budgets.store import StoreError
 from costspan_processor.collector import wire
 from costspan_processor.collector.downstream import connect
 from costspan_processor.collector.otlp import Answer, Signal, later
@@ -128,6 +129,8 @@ class Collector:
                 body = await self._pricer.price(body)
             except wire.DecodeError as error:
                 return Answer(StatusCode.INVALID_ARGUMENT, f"the body is no request of OTLP: {error}")
+            except StoreError as error:
+                return later(str(error))
             except Exception as error:  # noqa: BLE001  a fault of ours must not keep spans from whoever waits for them
                 self._processing.observer.failed("collector.request", error)
         answer = await self._downstream[signal].send(body)
