@@ -325,6 +325,8 @@ def test_beyond_what_it_takes_at_a_time_clients_are_told_to_wait(tmp_path: Path,
         assert taken[-2:] == [503, 503]
         assert all("Retry-After" in headers for status, _, headers in answers if status == 503)
         assert running.metric("costspan_collector_in_flight_bytes") == 0
+        waiting = running.metric('costspan_collector_requests_total{costspan_outcome="later"')
+        assert waiting == taken.count(503)
         sink.delay = 0
         assert post(f"{running.url}/v1/traces", body)[0] == 200
 

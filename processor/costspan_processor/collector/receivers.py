@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from costspan_processor.collector.otlp import (
     SIGNALS,
     Answer,
     BadRequest,
+    Outcome,
     Signal,
     TooLarge,
     as_json,
@@ -28,8 +29,8 @@ from costspan_processor.collector.otlp import (
     later,
 )
 
-Take = Callable[[Signal, bytes], Awaitable[Answer]]
-"""Passes on a request in protobuf."""
+Take = Callable[[Signal, bytes], "asyncio.Task[Answer]"]
+"""Passes on a request in protobuf, to its end, even if whoever sent it hangs up."""
 
 _BODY_SECONDS: Final = 30.0
 _STREAMS: Final = 100
@@ -88,6 +89,8 @@ class Door:
         self.max_body: Final = max_body
         self.in_flight = 0
         """Bytes."""
+        self.answers: Final[dict[tuple[Signal, Outcome], int]] = {}
+        """How many requests have had which."""
         self._credentials = tuple(value.encode() for value in credentials)
         self._max_in_flight = max_in_flight
 
@@ -97,6 +100,12 @@ class Door:
         # All of them, so that the time that it takes tells nothing.
         same = [hmac.compare_digest(given, known) for known in self._credentials]
         return any(same) or not same
+
+    def noted(self, signal: Signal, answer: Answer) -> Answer:
+        """The answer, once it is counted."""
+        key = signal, answer.outcome
+        self.answers[key] = self.answers.get(key, 0) + 1
+        return answer
 
     @contextmanager
     def room(self) -> Iterator[Callable[[int], None]]:
@@ -156,16 +165,16 @@ async def _receive(door: Door, signal: Signal, request: web.Request) -> web.Resp
     in_json = kind == "application/json"
     if not in_json and kind != "application/x-protobuf":
         why = f"Content-Type {kind} is not taken: send application/x-protobuf or application/json"
-        return _http(signal, Answer(StatusCode.UNIMPLEMENTED, why), in_json=False)
+        return _http(signal, door.noted(signal, Answer(StatusCode.UNIMPLEMENTED, why)), in_json=False)
     if not door.admits(request.headers.get("Authorization")):
-        return _http(signal, _UNKNOWN, in_json=in_json)
+        return _http(signal, door.noted(signal, _UNKNOWN), in_json=in_json)
     try:
         with door.room() as more:
             body = await _body(door, request, more)
             if in_json:
                 # Ten times as slow as all the rest.
                 body = await asyncio.to_thread(from_json, signal, body)
-            answer = await door.take(signal, body)
+            answer = await asyncio.shield(door.take(signal, body))
     except TooLarge as error:
         answer = Answer(StatusCode.RESOURCE_EXHAUSTED, str(error))
     except BadRequest as error:
@@ -174,7 +183,7 @@ async def _receive(door: Door, signal: Signal, request: web.Request) -> web.Resp
         answer = _FULL
     except TimeoutError:
         answer = later(f"the body did not come in {_BODY_SECONDS:g} s")
-    return _http(signal, answer, in_json=in_json)
+    return _http(signal, door.noted(signal, answer), in_json=in_json)
 
 
 async def _body(door: Door, request: web.Request, more: Callable[[int], None]) -> bytes:
@@ -268,13 +277,21 @@ async def _called(door: Door, signal: Signal, body: bytes, context: grpc.aio.Ser
         answer = _UNKNOWN
     else:
         try:
-            with door.room() as more:
-                more(len(body))
-                answer = await door.take(signal, body)
+            with ExitStack() as held:
+                held.enter_context(door.room())(len(body))
+                task = door.take(signal, body)
+                # A client that gives up ends this function, but not what it has begun.
+                task.add_done_callback(partial(_left, held.pop_all()))
+                answer = await asyncio.shield(task)
         except _FullError:
             answer = _FULL
+    door.noted(signal, answer)
     if answer.code is not StatusCode.OK:
         if answer.after is not None:
             context.set_trailing_metadata((("grpc-status-details-bin", answer.status().SerializeToString()),))
         await context.abort(answer.code, answer.message)
     return answer.response
+
+
+def _left(held: ExitStack, _task: asyncio.Task[Answer]) -> None:
+    held.close()

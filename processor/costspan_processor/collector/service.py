@@ -26,7 +26,6 @@ from costspan_processor.collector.receivers import TLS, Address, Door, listen, o
 
 if TYPE_CHECKING:
     from costspan_processor.collector.downstream import Destination, Downstream
-    from costspan_processor.collector.otlp import Outcome
     from costspan_processor.processing import Processing
 
 _log = logging.getLogger("costspan")
@@ -79,7 +78,6 @@ class Collector:
         self._failing: set[Signal] = set()
         self._working: set[asyncio.Task[Answer]] = set()
         self._state: Literal["starting", "ready", "stopping"] = "starting"
-        self._requests: dict[tuple[Signal, Outcome], int] = {}
         self._instruments()
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
@@ -111,19 +109,15 @@ class Collector:
             if self._working:
                 await asyncio.wait(self._working, timeout=drain)
 
-    async def _take(self, signal: Signal, body: bytes) -> Answer:
-        """What becomes of a request; it goes on even if whoever sent it hangs up."""
-        if self._state == "stopping":
-            return later("this collector is stopping")
+    def _take(self, signal: Signal, body: bytes) -> asyncio.Task[Answer]:
         task = asyncio.ensure_future(self._passed_on(signal, body))
         self._working.add(task)
         task.add_done_callback(self._working.discard)
-        answer = await asyncio.shield(task)
-        key = signal, answer.outcome
-        self._requests[key] = self._requests.get(key, 0) + 1
-        return answer
+        return task
 
     async def _passed_on(self, signal: Signal, body: bytes) -> Answer:
+        if self._state == "stopping":
+            return later("this collector is stopping")
         if signal == "traces":
             try:
                 body = await self._pricer.price(body)
@@ -170,7 +164,7 @@ class Collector:
         def requests() -> list[Observation]:
             return [
                 Observation(count, {"costspan.signal": signal, "costspan.outcome": outcome})
-                for (signal, outcome), count in self._requests.copy().items()
+                for (signal, outcome), count in door.answers.copy().items()
             ]
 
         def spans() -> list[Observation]:
