@@ -2,8 +2,9 @@
 
     python -m tests.bench.otelcol [models ...]
 
-Batches of 512 spans with 15 attributes over OTLP/HTTP, received, priced and forwarded; all of them model calls, one in
-ten, and none, each beside the same collector without the statements. The time is the collector's own.
+Batches of 512 spans with 15 attributes over OTLP/HTTP, received, priced, counted and forwarded: all of them plain model
+calls, all of them calls in the words of a library, one plain call in ten, and none. Beside each what the same collector
+only passes on, without statements and metrics. The time is the collector's own.
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ CALL: Final = {
     "gen_ai.usage.input_tokens": 1200, "gen_ai.usage.output_tokens": 300, "user.id": "u-1",
     "gen_ai.usage.cache_read.input_tokens": 400, "costspan.team": "search",
 }  # fmt: skip
+SPOKEN: Final = {
+    "openinference.span.kind": "LLM", "llm.system": "openai", "llm.provider": "openai", "llm.model_name": "gpt-4.1",
+    "llm.token_count.prompt": 1200, "llm.token_count.completion": 300, "llm.token_count.total": 1500,
+    "llm.token_count.prompt_details.cache_read": 400, "input.mime_type": "text/plain", "output.mime_type": "text/plain",
+    "llm.invocation_parameters": "{}", "session.id": "s-1", "user.id": "u-1", "tag.tags": "a", "costspan.team": "search"
+}  # fmt: skip
 OTHER: Final = {f"http.attribute.{number}": f"value {number}" for number in range(15)}
 
 
@@ -65,17 +72,18 @@ class Sink(BaseHTTPRequestHandler):
         pass
 
 
-def batch(share: float) -> bytes:
-    """One request of which so many spans are model calls."""
+def batch(share: float, *, plain: bool = True) -> bytes:
+    """One request of which so many spans are model calls: plain ones, or in the words of OpenInference."""
     request = ExportTraceServiceRequest()
     held = request.resource_spans.add()
     held.resource.attributes.append(KeyValue(key="service.name", value=AnyValue(string_value="shop")))
     scope = held.scope_spans.add()
-    scope.scope.name = "opentelemetry.instrumentation.genai.openai"
+    scope.scope.name = "opentelemetry.instrumentation.genai.openai" if plain else "openinference.instrumentation.openai"
+    call = CALL if plain else SPOKEN
     for number in range(BATCH):
         span = scope.spans.add(name="span", start_time_unix_nano=AT, end_time_unix_nano=AT + 10**9)
         span.trace_id, span.span_id = os.urandom(16), os.urandom(8)
-        for key, value in (CALL if number < share * BATCH else OTHER).items():
+        for key, value in (call if number < share * BATCH else OTHER).items():
             told = AnyValue(int_value=value) if isinstance(value, int) else AnyValue(string_value=str(value))
             span.attributes.append(KeyValue(key=key, value=told))
     body: bytes = request.SerializeToString()
@@ -126,8 +134,8 @@ def seconds_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measured(share: float, *, priced: bool, models: Sequence[str] = MODELS) -> tuple[float, float]:
-    """`rate` of a collector with the generated file; or, if not `priced`, with its statements left out."""
+def measured(share: float, *, priced: bool, plain: bool = True, models: Sequence[str] = MODELS) -> tuple[float, float]:
+    """`rate` of a collector with the generated file; or, if not `priced`, with its statements and metrics left out."""
     sink = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
     threading.Thread(target=sink.serve_forever, daemon=True).start()
     grpc, http, scraped = free_ports(3)
@@ -140,11 +148,13 @@ def measured(share: float, *, priced: bool, models: Sequence[str] = MODELS) -> t
     whole["service"]["telemetry"] = {"metrics": {"level": "none"}}
     if not priced:
         whole["service"]["pipelines"]["traces"]["processors"].remove("transform/costspan")
+        whole["service"]["pipelines"]["traces"]["exporters"].remove("signal_to_metrics")
+        del whole["service"]["pipelines"]["metrics"], whole["connectors"]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "otelcol.yaml"
         file.write_text(yaml.safe_dump(whole))
         try:
-            return rate(file, http, batch(share))
+            return rate(file, http, batch(share, plain=plain))
         finally:
             sink.shutdown()
             sink.server_close()
@@ -152,11 +162,20 @@ def measured(share: float, *, priced: bool, models: Sequence[str] = MODELS) -> t
 
 def main() -> None:
     """Measure and print."""
-    for share in (1.0, 0.1, 0.0):
-        for priced in (True, False):
-            spans, megabytes = measured(share, priced=priced, models=sys.argv[1:] or MODELS)
-            what = "priced" if priced else "passed on"
-            print(f"{share:4.0%} model calls, {what:9}: {spans:9,.0f} spans a second of CPU, {megabytes:.0f} MB")
+    models = sys.argv[1:] or MODELS
+    for what, share, plain in (
+        ("plain calls", 1.0, True), ("in a library's words", 1.0, False), ("one in ten", 0.1, True), ("none", 0.0, True)
+    ):  # fmt: skip
+        # A busy machine only ever takes away.
+        priced, passed = (
+            max(measured(share, priced=priced, plain=plain, models=models) for _ in range(2))
+            for priced in (True, False)
+        )
+        print(
+            f"{what:20}: {priced[0]:7,.0f} spans a second of CPU, {priced[1]:.0f} MB;"
+            f" passed on {passed[0]:7,.0f}, {passed[1]:.0f} MB: {priced[0] / passed[0]:.0%}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
