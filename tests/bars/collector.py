@@ -8,16 +8,13 @@ import json
 import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -25,159 +22,15 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from costspan_processor.collector.otlp import SIGNALS
-from tests.bars.load import ROOT
 from tests.bars.report import Bar, at_most, none_of, on_path, python, skipped, without_program
 from tests.bench import otelcol
+from tests.bench.collector import DOLLARS, HERE, Batch, Client, backend, decoding, ids_of, rate, resident
 from tests.collector.servers import Running, collector
 from tests.grafana.prometheus import free_ports
 from tests.processor.budgets.server import PROGRAM, RedisServer, available
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-BATCH: Final = 512
-_HERE: Final = {"PYTHONPATH": on_path()["PYTHONPATH"]}
-DOLLARS: Final = 0.0028
-"""Of each call: 1000 x $2 + 100 x $8, a million each."""
-
-
-# ------------------------------------------------------------------ what is sent
-
-
-class Batch:
-    """A request of spans with 15 attributes each; it has new ids each time that it is made.
-
-    `calls` is the share that tells of a call. With `same` counts each costs the same.
-    """
-
-    def __init__(self, calls: float, size: int = BATCH, *, same: bool = False) -> None:
-        rnd = random.Random(7)
-        request = ExportTraceServiceRequest()
-        resource = request.resource_spans.add()
-        resource.resource.attributes.add(key="service.name").value.string_value = "shop"
-        of_calls, others = resource.scope_spans.add(), resource.scope_spans.add()
-        of_calls.scope.name, others.scope.name = "opentelemetry.instrumentation.openai_v2", "fastapi"
-        start = time.time_ns()
-        for number in range(size):
-            is_call = int((number + 1) * calls) > int(number * calls)
-            name, scope = ("chat gpt-4.1", of_calls) if is_call else ("GET /", others)
-            span = scope.spans.add(name=name, kind=3, start_time_unix_nano=start)
-            span.end_time_unix_nano = start + rnd.randrange(10**9)
-            # Marks that stand nowhere else, to be found in the bytes.
-            span.trace_id, span.span_id, span.parent_span_id = (_mark(number, *kind) for kind in _IDS)
-            told = (
-                _call(rnd, number, same)
-                if is_call
-                else {f"http.name.{key}": f"value {rnd.random()}" for key in range(15)}
-            )
-            for key, value in told.items():
-                pair = span.attributes.add(key=key)
-                if isinstance(value, int):
-                    pair.value.int_value = value
-                else:
-                    pair.value.string_value = value
-        self.size = size
-        self.calls = len(of_calls.spans)
-        self._body = bytearray(request.SerializeToString())
-        self._places = [
-            (place, length)
-            for kind, length in (*_IDS, _RESPONSE)
-            for number in range(size)
-            if (place := self._body.find(_mark(number, kind, length))) >= 0
-        ]
-
-    def body(self) -> bytes:
-        """The request, with ids that no other has."""
-        made = self._body
-        # Hexadecimal, for those that are text.
-        ids, at = os.urandom(16 * len(self._places)).hex().encode(), 0
-        for place, length in self._places:
-            made[place : place + length] = ids[at : at + length]
-            at += length
-        return bytes(made)
-
-
-_IDS: Final = ((b"T", 16), (b"S", 8), (b"P", 8))
-_RESPONSE: Final = (b"R", 24)
-
-
-def _mark(number: int, kind: bytes, length: int) -> bytes:
-    return kind + b"~%05d" % number + b"~" * (length - 7)
-
-
-def _call(rnd: random.Random, number: int, same: bool) -> dict[str, str | int]:
-    return {
-        "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": "openai",
-        "gen_ai.request.model": "gpt-4.1",
-        "gen_ai.response.model": "gpt-4.1-2025-04-14",
-        "gen_ai.response.id": f"chatcmpl-{_mark(number, *_RESPONSE).decode()}",
-        "gen_ai.usage.input_tokens": 1000 if same else rnd.randrange(100, 20_000),
-        "gen_ai.usage.output_tokens": 100 if same else rnd.randrange(10, 2000),
-        "gen_ai.usage.cache_read.input_tokens": 0,
-        "server.address": "api.openai.com",
-        "server.port": 443,
-        "gen_ai.request.max_tokens": 1024,
-        "gen_ai.response.finish_reasons": "stop",
-        "gen_ai.conversation.id": rnd.randbytes(16).hex(),
-        "costspan.team": rnd.choice("abcdef"),
-        "gen_ai.output.type": "text",
-    }
-
-
-def _ids(body: bytes) -> set[bytes]:
-    request = ExportTraceServiceRequest.FromString(body)
-    return {
-        span.trace_id + span.span_id
-        for of_resource in request.resource_spans
-        for of_scope in of_resource.scope_spans
-        for span in of_scope.spans
-    }
-
-
-class Client:
-    """One connection, which sends a request after the other."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-
-    def send(self, body: bytes, **headers: str) -> int:
-        """The status of the answer. Raises OSError and HTTPException."""
-        named = {"Content-Type": "application/x-protobuf", **{key.replace("_", "-"): headers[key] for key in headers}}
-        try:
-            self._connection.request("POST", "/v1/traces", body, named)
-            answer = self._connection.getresponse()
-            answer.read()
-        except (OSError, http.client.HTTPException):
-            self._connection.close()
-            raise
-        return answer.status
-
-    def deliver(self, body: bytes) -> None:
-        """Sends until it is accepted, as every client does."""
-        while True:
-            with suppress(OSError, http.client.HTTPException):
-                if self.send(body) == 200:
-                    return
-            time.sleep(0.05)
-
-
-@contextmanager
-def _backend(port: int, file: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """What stands behind the collector, in a process of its own."""
-    command = [sys.executable, "-m", "tests.collector.recorder", str(port), *([str(file)] if file else [])]
-    with subprocess.Popen(command, cwd=ROOT, env=on_path()) as process:
-        try:
-            deadline = time.monotonic() + 20
-            while socket.socket().connect_ex(("127.0.0.1", port)):
-                assert process.poll() is None, "the backend has ended"
-                assert time.monotonic() < deadline, "the backend does not listen"
-                time.sleep(0.02)
-            yield process
-        finally:
-            process.kill()
-
 
 # ------------------------------------------------------------------ everything is killed
 
@@ -223,10 +76,10 @@ def kills(full: bool) -> Iterator[Bar]:
             "COSTSPAN_BUDGETS": json.dumps([{"name": "all", "limit": "100000", "period": "year"}]),
             "COSTSPAN_BUDGET_STORE": redis.url,
         }
-        said = {**budgets, **_HERE}
+        said = {**budgets, **HERE}
         lives = (
             Life(lambda: collector(folder, f"http://127.0.0.1:{onward}", environment=said, ports=ports)),
-            Life(lambda: _backend(onward, recorded)),
+            Life(lambda: backend(onward, recorded)),
         )
         sent: set[bytes] = set()
         waiting = iter(range(batches))
@@ -241,7 +94,7 @@ def kills(full: bool) -> Iterator[Bar]:
                 body = batch.body()
                 client.deliver(body)
                 with lock:
-                    sent.update(_ids(body))
+                    sent.update(ids_of(body))
 
         for life in lives:
             life.start()
@@ -294,8 +147,8 @@ def fuzz(full: bool) -> Iterator[Bar]:
     slowest, seen = 0.0, dict.fromkeys((200, 400, 413), 0)
     with (
         tempfile.TemporaryDirectory() as name,
-        _backend(onward, Path("/dev/null")),
-        collector(Path(name), f"http://127.0.0.1:{onward}", environment=_HERE) as running,
+        backend(onward, Path("/dev/null")),
+        collector(Path(name), f"http://127.0.0.1:{onward}", environment=HERE) as running,
         grpc.insecure_channel(f"127.0.0.1:{running.grpc}", [("grpc.max_send_message_length", -1)]) as channel,
     ):
         export: Any = channel.unary_unary(f"/{SIGNALS['traces'].service}/Export")
@@ -456,15 +309,15 @@ def memory(full: bool) -> Iterator[Bar]:
     (onward,) = free_ports(1)
     with (
         tempfile.TemporaryDirectory() as name,
-        _backend(onward),
-        collector(Path(name), f"http://127.0.0.1:{onward}", environment=_HERE) as running,
+        backend(onward),
+        collector(Path(name), f"http://127.0.0.1:{onward}", environment=HERE) as running,
     ):
         client, batch = Client(int(running.url.rpartition(":")[2])), Batch(0.1)
         held: list[int] = []
         for until in (warm, spans):
             while len(held) < until // batch.size:
                 assert client.send(batch.body()) == 200
-                held.append(_resident(running))
+                held.append(resident(running))
         grown = (max(held[-100:]) - max(held[warm // batch.size - 100 : warm // batch.size])) / 2**20
     note = f"MiB from span {warm:,} to {spans:,}, of {held[-1] / 2**20:.0f}"
     yield at_most("collector.memory", grown, 8, ".1f", note)
@@ -478,57 +331,13 @@ def speed(full: bool) -> Iterator[Bar]:
         return
     for name, (calls, limit) in limits.items():
         # A busy machine only ever takes away.
-        found = max((_rate(calls) for _ in range(3)), key=lambda rate: rate.spans)
+        found = max((rate(calls) for _ in range(3)), key=lambda found: found.spans)
         stock = {priced: otelcol.measured(calls, priced=priced)[0] for priced in (True, False)}
         note = (
             f"the OpenTelemetry Collector {stock[True]:,.0f} with the generated file, {stock[False]:,.0f} passing on; "
-            f"{found.memory:.0f} MB; decoding alone takes {_decoding(calls):.2f} µs a span here"
+            f"{found.memory:.0f} MB; decoding alone takes {decoding(calls):.2f} µs a span here"
         )
         yield Bar(name, f"{found.spans:,.0f}", f">= {limit:,}", found.spans >= limit, note)
-
-
-class Rate(NamedTuple):
-    """Spans a second of a collector's processor time, and its memory in megabytes."""
-
-    spans: float
-    memory: float
-
-
-def _rate(calls: float, seconds: float = 5) -> Rate:
-    (onward,) = free_ports(1)
-    with (
-        tempfile.TemporaryDirectory() as name,
-        _backend(onward),
-        collector(Path(name), f"http://127.0.0.1:{onward}", environment=_HERE) as running,
-    ):
-        client, batch = Client(int(running.url.rpartition(":")[2])), Batch(calls)
-
-        def send(seconds: float) -> int:
-            sent, until = 0, time.monotonic() + seconds
-            while time.monotonic() < until:
-                assert client.send(batch.body()) == 200
-                sent += batch.size
-            return sent
-
-        send(2)
-        before = otelcol.seconds_of(running.process.pid)
-        sent = send(seconds)
-        return Rate(sent / (otelcol.seconds_of(running.process.pid) - before), _resident(running) / 1e6)
-
-
-def _decoding(calls: float) -> float:
-    """Microseconds a span: what protobuf itself needs on this machine, in its present state."""
-    body, times = Batch(calls).body(), []
-    for _ in range(20):
-        before = time.process_time()
-        ExportTraceServiceRequest.FromString(body)
-        times.append(time.process_time() - before)
-    return min(times) / BATCH * 1e6
-
-
-def _resident(running: Running) -> int:
-    pages = int(Path(f"/proc/{running.process.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 MEASURES: Final[dict[str, Callable[[bool], Iterator[Bar]]]] = {
