@@ -185,11 +185,13 @@ class _Known:
         found: list[ast.expr] = []
         for part in elts:
             value = self.simple(part)
+            if _is(value, None):
+                continue
             values = [value]
             if isinstance(value, ast.Call) and _text(value.func) == "Coalesce" and isinstance(value.args[0], ast.List):
                 values = value.args[0].elts
             known = {_text(other) for other in found}
-            found += (other for other in values if not _is(other, None) and _text(other) not in known)
+            found += (other for other in values if _text(other) not in known)
             if self.is_there(first := _first(found)):
                 return first
         return _first(found)
@@ -272,6 +274,7 @@ class _Pad:
         self._rare = rare
         self._inlined = inlined
         self._held: dict[str, ast.expr] = {}
+        self._texts: dict[str, str] = {}
         self._changes = 0
 
     def run(self, statements: Iterable[str]) -> list[str]:
@@ -309,7 +312,10 @@ class _Pad:
 
     def _hold(self, call: ast.Call, place: str, where: ast.expr) -> None:
         if place.startswith("S."):
-            self._held[place] = self._after(call, place, where)
+            self._held[place] = value = self._after(call, place, where)
+            self._texts.pop(place, None)
+            if not _is_cheap(value):
+                self._texts[place] = _text(value)
 
     def _after(self, call: ast.Call, place: str, where: ast.expr) -> ast.expr:
         """What a place holds after a statement: a name of its own if that cannot be said."""
@@ -326,9 +332,8 @@ class _Pad:
     def _shown(self, node: ast.expr) -> str:
         """An expression as it is written at this point: with the places that hold parts of it."""
         places: dict[str, str] = {}
-        for place, value in self._held.items():
-            text = _text(value)
-            if not _is_cheap(value) and (place not in self._inlined or "@" in text):
+        for place, text in self._texts.items():
+            if place not in self._inlined or "@" in text:
                 places.setdefault(text, place)
         return _text(_Placed(places).visit(deepcopy(node)))
 
