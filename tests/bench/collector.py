@@ -253,9 +253,7 @@ def main() -> None:
         ):
             found = rate(calls, in_json=in_json, environment=environment)
             beside = f"{found.memory:.0f} MB; decoding alone {decoding(calls):.2f} µs a span"
-            print(
-                f"{what:37} {found.spans:9,.0f} spans a second of CPU, {found.memory:.0f} MB; {yardstick}", flush=True
-            )
+            print(f"{what:37} {found.spans:9,.0f} spans a second of CPU, {beside}", flush=True)
 
 
 if __name__ == "__main__":
