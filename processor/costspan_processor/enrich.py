@@ -13,7 +13,7 @@ from costspan_processor.conventions import GUESSED, INCONSISTENT, STATUS, Plain,
 from costspan_processor.translation import translation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from opentelemetry.util.types import AttributeValue
 
@@ -40,10 +40,15 @@ _COMPONENT: Final = {
     "other": "costspan.cost.other",
 }
 
+PLACES: Final = {TOTAL: 0, _AMOUNT: 0, _INPUT: 1, _CACHE_READ: 2, _OUTPUT: 3, SAVINGS: 4}
+"""Where in the `quote` of a `Plain` the amount of an attribute stands."""
+
 _TAKEN_FOR: Final = {"input_audio": "input", "output_audio": "output", "cache_write_5m": "input"}
 
 _PICO: Final = float(PICO)
 """Exact, and a float divides faster than an integer of this size."""
+dollars: Final[Callable[[int], float]] = _PICO.__rtruediv__
+"""USD of picodollars, as they are on a span."""
 
 
 class Priced:

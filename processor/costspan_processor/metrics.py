@@ -20,7 +20,7 @@ from costspan_processor import conventions
 from costspan_processor.compat import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.metrics import Meter, MeterProvider
@@ -237,6 +237,31 @@ class Table:
             if duration_ns is not None:
                 row.latency_ns += duration_ns
                 row.timed += 1
+
+    def count_all(self, route: Route, status: str, calls: Sequence[tuple[int, ...]]) -> None:
+        """Count calls of text alone, at once.
+
+        Of each: the `quote` of its `Plain`; prompt, cache reads and output in tokens; how long it took in nanoseconds,
+        and 1, or 0 and 0 if that is not known.
+        """
+        row = route.row
+        total, sent, read, received, saved, prompt, cached, answered, latency, timed = map(
+            sum, zip(*calls, strict=True)
+        )
+        with self._lock:
+            self._add("calls", row, status, len(calls))
+            self._count(row, "input", sent, prompt - cached)
+            if answered:
+                self._count(row, "output", received, answered)
+            if cached:
+                self._count(row, "cache_read", read, cached)
+                row.saved += saved
+            if total and route.tier is not None:
+                self._add("tiers", row, route.tier, total)
+            if total and route.wasted is not None:
+                self._add("wasted", row, route.wasted, total)
+            row.latency_ns += latency
+            row.timed += timed
 
     def _count(self, row: _Row, component: str, pico: int | None, tokens: int) -> None:
         if pico is not None:

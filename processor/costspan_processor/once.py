@@ -13,9 +13,8 @@ The span processor asks this of the spans of its process, the collector of those
 from __future__ import annotations
 
 import threading
-from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from costspan_processor.dialects import INPUT, OUTPUT
 
@@ -26,6 +25,12 @@ Counts = tuple[int | None, int | None]
 """Tokens in and out."""
 
 _FOR_EVER: Final = float("inf")
+_COMPARED: Final = 256
+"""Calls that used the same, of which a span may repeat one: no more of them are remembered."""
+
+_Lately = tuple[str, int, int, "str | None", int, "_Lately | None"]
+"""A call's scope, start and end; then of it and those before it: their scope, if it is the same, how many they are, and
+those before it."""
 
 
 def counts_of(attributes: Mapping[str, Any]) -> Counts:
@@ -34,28 +39,20 @@ def counts_of(attributes: Mapping[str, Any]) -> Counts:
     return sent if type(sent) is int else None, received if type(received) is int else None
 
 
-class Told(NamedTuple):
-    """A span that tells of a call. In a process ids are integers, on the wire bytes; times are unix nanoseconds."""
-
-    span_id: Hashable
-    parent_id: Hashable
-    """None or empty: it is inside nothing."""
-    scope: str
-    start: int
-    end: int
-    process: Hashable = None
-    """Of which the span is, where there are several."""
+Told = tuple["Hashable", "Hashable", str, int, int, "Hashable"]
+"""A span that tells of a call: its id and that of what it is inside (None or empty: of nothing), the scope, start and
+end, and the process that it is of, where there are several. In a process ids are integers, on the wire bytes; times are
+unix nanoseconds."""
 
 
 class Once:
     """What has been counted, by the spans that it happened in and by the ids of the responses.
 
     `at_most` spans and ids of responses are remembered, and never less than the last half of them, since a trace that
-    is longer ago is over; `lately` calls are compared with a span that ends, which are those of many concurrent
-    requests.
+    is longer ago is over. A span that ends is compared with the calls that used the same lately, of `lately` counts.
     """
 
-    __slots__ = ("_at_most", "_calls", "_lately", "_lately_at_most", "_lock", "_order", "_responses", "above")
+    __slots__ = ("_at_most", "_calls", "_lately", "_lately_at_most", "_lock", "_responses", "above")
 
     def __init__(self, at_most: int = 8192, lately: int = 128) -> None:
         self._at_most = at_most
@@ -66,8 +63,8 @@ class Once:
         self._calls: dict[Any, float] = {}
         """Spans whose calls are counted, and when they end: what happens in them until then repeats it."""
         self._responses: dict[Hashable, None] = {}
-        self._lately: dict[tuple[Hashable, Counts], list[Told]] = {}
-        self._order: deque[tuple[Hashable, Counts]] = deque()
+        self._lately: dict[tuple[Hashable, Counts], _Lately | None] = {}
+        """By process and counts: the latest call that used those, with the ones before it."""
         self._lock = threading.Lock()
 
     def ours_starts(self, span_id: Hashable, parent_id: Hashable) -> None:
@@ -102,55 +99,77 @@ class Once:
                     if parent_id in self._calls:
                         self._remember(self._calls, span_id, self._calls[parent_id])
 
+    def takes(self, told: Told, response_id: object, counts: Counts, links: dict[Any, Any]) -> bool:
+        """`counted`, unless `repeats`: whether it is."""
+        _, parent_id, _, start, _, process = told
+        if (
+            start < self._calls.get(parent_id, start)
+            or (isinstance(response_id, str) and response_id in self._responses)
+            or ((process, counts) in self._lately and self.repeats(told, response_id, counts))
+        ):
+            return False
+        self.counted(told, response_id, counts, links)
+        return True
+
     def repeats(self, told: Told, response_id: object, counts: Counts) -> bool:
         """Whether a span tells of a call that is counted elsewhere.
 
         The call that the span is part of, the one with the same response, or one of another library that happened
         within the span and used the same.
         """
-        if told.start < self._calls.get(told.parent_id, told.start):
+        _, parent_id, scope, start, end, process = told
+        if start < self._calls.get(parent_id, start):
             return True
         if isinstance(response_id, str) and response_id in self._responses:
             return True
-        key = told.process, counts
-        if key not in self._lately:
+        latest = self._lately.get((process, counts))
+        # A library does not repeat itself.
+        if latest is None or latest[3] == scope:
             return False
         with self._lock:
-            same = self._lately.get(key, [])
-            for known in reversed(same):
-                if told.start <= known.start and known.end <= told.end and known.scope != told.scope:
+            later: list[tuple[str, int, int]] = []
+            call: _Lately | None = latest
+            while call is not None:
+                its_scope, its_start, its_end, _, _, earlier = call
+                if start <= its_start and its_end <= end and its_scope != scope:
                     # One call is repeated once.
-                    same.remove(known)
-                    self._order.remove(key)
-                    if not same:
-                        del self._lately[key]
+                    for kept_scope, kept_start, kept_end in reversed(later):
+                        earlier = _with(earlier, kept_scope, kept_start, kept_end)
+                    self._lately[process, counts] = earlier
                     return True
+                later.append((its_scope, its_start, its_end))
+                call = earlier
         return False
 
     def counted(self, told: Told, response_id: object, counts: Counts, links: dict[Any, Any] | None = None) -> None:
         """A span's call has been counted. `links` as in `ends`."""
+        span_id, parent_id, scope, start, end, process = told
         with self._lock:
-            self._remember(self._calls, told.span_id, told.end)
-            if told.parent_id:
-                self._remember(self.above, told.parent_id)
-                if links:
-                    self._rise(told.parent_id, links)
+            # As `_remember`, for each call comes by here.
+            known, at_most = self._calls, self._at_most
+            known[span_id] = end
+            if len(known) > at_most:
+                forget_half(known)
+            if parent_id:
+                above = self.above
+                above[parent_id] = None
+                if len(above) > at_most:
+                    forget_half(above)
+                if links and parent_id in links:
+                    self._rise(parent_id, links)
             if isinstance(response_id, str):
-                self._remember(self._responses, response_id)
+                responses = self._responses
+                responses[response_id] = None
+                if len(responses) > at_most:
+                    forget_half(responses)
             if any(counts):
-                key = told.process, counts
-                same = self._lately.get(key)
-                if same is None:
-                    self._lately[key] = [told]
-                else:
-                    same.append(told)
-                self._order.append(key)
-                if len(self._order) > self._lately_at_most:
-                    oldest = self._order.popleft()
-                    same = self._lately[oldest]
-                    del same[0]
-                    if not same:
-                        del self._lately[oldest]
+                lately, key = self._lately, (process, counts)
+                earlier = lately.get(key)
+                lately[key] = (
+                    (scope, start, end, scope, 1, None) if earlier is None else _with(earlier, scope, start, end)
+                )
+                if len(lately) > self._lately_at_most:
+                    forget_half(lately)
 
     def _rise(self, span_id: Hashable, links: dict[Any, Any]) -> None:
         # What lies above a span need be told once, and ids in a circle must not go round for ever.
@@ -164,6 +183,12 @@ class Once:
         known[key] = value
         if len(known) > self._at_most:
             forget_half(known)
+
+
+def _with(earlier: _Lately | None, scope: str, start: int, end: int) -> _Lately:
+    if earlier is None or earlier[4] >= _COMPARED:
+        return scope, start, end, scope, 1, None
+    return scope, start, end, scope if earlier[3] == scope else None, earlier[4] + 1, earlier
 
 
 def forget_half(known: dict[Any, Any]) -> None:

@@ -13,7 +13,7 @@ from costspan_processor.attribution import attribution, sources
 from costspan_processor.compat import attributes_of
 from costspan_processor.conventions import RESPONSE_ID, ROLLUP, STATUS, Plain
 from costspan_processor.enrich import assess, describe, enrich
-from costspan_processor.once import Once, Told, counts_of
+from costspan_processor.once import Once, counts_of
 from costspan_processor.translation import in_convention, says_nothing
 from costspan_processor.translation import told as told_by
 
@@ -99,7 +99,7 @@ class CostSpanProcessor(compat.Ending):
             new.update((key, value) for key, value in who.attributes.items() if key not in attributes)
         scope = span.instrumentation_scope.name if span.instrumentation_scope is not None else ""
         start = span.start_time or 0
-        told = Told(*_ids(span), scope, start, span.end_time or start)
+        told = (*_ids(span), scope, start, span.end_time or start, None)
         if STATUS in attributes:
             self.once.counted(told, attributes.get(RESPONSE_ID), counts_of(attributes))
             return new

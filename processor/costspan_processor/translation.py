@@ -137,7 +137,7 @@ _TRANSLATIONS_AT_MOST = 1024
 _LITERAL_AT_MOST = 10_000
 
 
-class _Translation:
+class Translation:
     """How spans with the same attributes and scope are put into the conventions' words: worked out once for all.
 
     What names a call is the same in many: the conventions' words for it are kept, and only the counts are new.
@@ -145,8 +145,8 @@ class _Translation:
 
     __slots__ = (
         "answer", "beside", "cached", "costs", "counts", "dialect", "encoded", "inside", "known", "moves", "names",
-        "plain", "reasoning", "reasons", "received", "searched", "sent", "settles", "shown", "shows", "sums", "ticks",
-        "total", "written",
+        "naming", "plain", "reasoning", "reasons", "received", "searched", "sent", "settles", "shown", "shows", "sums",
+        "ticks", "total", "written",
     )  # fmt: skip
 
     def __init__(self, dialect: Dialect, shape: tuple[str, ...]) -> None:
@@ -168,13 +168,16 @@ class _Translation:
         self.names = getter(tuple(dict.fromkeys((*self.moves, *kind, *api))))
         self.shows = bool(dialect.shown) and (not dialect.shown_with or not present.isdisjoint(dialect.shown_with))
         self.shown = tuple(key for key in shape if key.startswith(dialect.shown)) if self.shows else ()
-        self.known: dict[tuple[Any, ...], _Known] = {}
+        self.known: dict[tuple[Any, ...], Known] = {}
         self.inside = tuple(
             (key, paths, tuple(path.rpartition(".")[2] for path in paths))
             for key, paths in dialect.inside.items()
             if key in present
         )
         self.beside = tuple((key, target) for key, target in dialect.beside.items() if key in present)
+        named = (*self.moves, *kind, *api, *(key for key, _, _ in self.inside), *self.shown)
+        self.naming = tuple(dict.fromkeys(named))
+        """The attributes that tell everything but counts, and of which response they are."""
         targets = {*moves.values(), *(target for _, paths, _ in self.inside for target in paths.values())}
         cached = bool(targets & {CACHE_READ, CACHE_WRITE, CACHE_WRITE_5M, CACHE_WRITE_1H, UNCACHED, SPOKEN})
         self.settles = bool(cached or dialect.thoughts or dialect.lost or self.reasons)
@@ -205,8 +208,7 @@ class _Translation:
             known = self.known[self.names(attributes)]
         except (KeyError, TypeError):
             return None
-        kind = known.kind
-        if kind is None:
+        if known.kind is None:
             return None
         for key, _, endings in self.inside:
             holder = attributes[key]
@@ -216,23 +218,23 @@ class _Translation:
         if known.offers and self._offers(attributes):
             return None
         get = attributes.get
-        sent, received = attributes[self.sent], attributes[self.received]
-        cached, reasoning = get(self.cached, 0), get(self.reasoning, 0)
-        if (
-            type(sent) is int
-            and type(received) is int
-            and type(cached) is int
-            and type(reasoning) is int
-            and get(self.written, 0) == 0
-            and cached >= 0
-            and 0 <= reasoning <= received
-            and not (reasoning and get(self.total) == sent + received + reasoning)
-        ):
-            if known.outside:
-                sent += cached
-            if sent >= cached:
-                return kind, sent, cached, received, reasoning
-        return None
+        reasoning = get(self.reasoning, 0)
+        return known.counts(
+            attributes[self.sent],
+            attributes[self.received],
+            get(self.cached, 0),
+            get(self.written, 0),
+            reasoning,
+            get(self.total, 0) if reasoning else 0,
+        )
+
+    def of_text(self, attributes: Mapping[str, Any]) -> Known | None:
+        """What all spans have in common that say this under `naming`: its `counts` are then what `plain_counts` finds.
+
+        None where counts are not all that matters in them, and at the first sight of such a span.
+        """
+        empty = {**attributes, self.sent: 0, self.received: 0}
+        return None if self.plain_counts(empty) is None else self.known[self.names(empty)]
 
     def __call__(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """The span in the conventions' words."""
@@ -272,7 +274,7 @@ class _Translation:
             del said[TOTAL]
         return said
 
-    def _named(self, attributes: Mapping[str, Any], names: tuple[Any, ...]) -> _Known:
+    def _named(self, attributes: Mapping[str, Any], names: tuple[Any, ...]) -> Known:
         dialect = self.dialect
         said = {target: attributes[key] for key, target in self.moves.items()}
         if dialect.encoded:
@@ -305,7 +307,7 @@ class _Translation:
             habits = _habits(dialect, str(said.get(PROVIDER)), lost, tools and not offers)
             if not any(habits) and not self.sums and not self.reasons and not offers:
                 habits = None
-        known = _Known(said, habits, self._plain_kind(said, habits), bool(habits and habits.outside), offers)
+        known = Known(said, habits, self._plain_kind(said, habits), offers)
         if len(self.known) >= _TRANSLATIONS_AT_MOST:
             self.known.clear()
         with suppress(TypeError):  # a list where a name belongs
@@ -340,16 +342,39 @@ class _Translation:
         return False
 
 
-class _Known(NamedTuple):
+class Known:
     """What all spans with the same names have in common, in the conventions' words."""
 
-    said: dict[str, Any]
-    habits: _Habits | None
-    kind: Kind | None
-    """None where a span may say more than the counts of text."""
-    outside: bool
-    offers: bool
-    """Whether it must be looked up in each span which tools the call was offered."""
+    __slots__ = ("habits", "kind", "offers", "outside", "said")
+
+    def __init__(self, said: dict[str, Any], habits: _Habits | None, kind: Kind | None, offers: bool) -> None:
+        self.said: Final = said
+        self.habits: Final = habits
+        self.kind: Final = kind
+        """None where a span may say more than the counts of text."""
+        self.outside: Final = habits is not None and habits.outside
+        self.offers: Final = offers
+        """Whether it must be looked up in each span which tools the call was offered."""
+
+    def counts(
+        self, sent: Any, received: Any, cached: Any, written: Any, reasoning: Any, total: Any
+    ) -> tuple[Kind, int, int, int, int] | None:
+        """`plain_counts` of a span with these counts, 0 where it has none; `kind` is not None."""
+        if (
+            type(sent) is int
+            and type(received) is int
+            and type(cached) is int
+            and type(reasoning) is int
+            and written == 0
+            and cached >= 0
+            and 0 <= reasoning <= received
+            and not (reasoning and total == sent + received + reasoning)
+        ):
+            if self.outside:
+                sent += cached
+            if sent >= cached:
+                return self.kind, sent, cached, received, reasoning  # type: ignore[return-value]
+        return None
 
 
 class _Habits(NamedTuple):
@@ -552,7 +577,7 @@ def speaks_of_calls(scope_name: str) -> bool:
     return dialect_of(scope_name) is not _CONVENTIONS
 
 
-_translations: dict[tuple[str, str], dict[tuple[str, ...], _Translation]] = {}
+_translations: dict[tuple[str, str], dict[tuple[str, ...], Translation]] = {}
 """By scope and service, and by the attributes of a span."""
 
 
@@ -584,7 +609,7 @@ def told(
     return plain, attributes.get(translate.answer)
 
 
-def translation(attributes: Mapping[str, Any], scope: str, resource: Mapping[str, Any] | None) -> _Translation:
+def translation(attributes: Mapping[str, Any], scope: str, resource: Mapping[str, Any] | None) -> Translation:
     """What puts such a span into the words of the conventions: a function of its attributes."""
     service = ""
     if resource is not None and resource.get("service.name") in _SERVICES:
@@ -598,7 +623,7 @@ def translation(attributes: Mapping[str, Any], scope: str, resource: Mapping[str
         known = _translations.setdefault((scope, service), {})
         if len(known) >= _TRANSLATIONS_AT_MOST:
             known.clear()
-        known[shape] = _Translation(dialect_of(scope, service, shape), shape)
+        known[shape] = Translation(dialect_of(scope, service, shape), shape)
         return known[shape]
 
 

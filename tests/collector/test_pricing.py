@@ -218,6 +218,23 @@ def test_counters_have_the_labels_of_the_span_or_of_its_service(collector: Colle
     assert (row.provider, row.request_model, dict(row.dimensions)) == ("acme", "large", {"costspan.team": "search"})
 
 
+def test_calls_whose_shape_is_known_count_as_those_that_are_read_as_a_whole(book: PriceBook) -> None:
+    known, whole = Collector(book), Collector(book)
+    # No library has such a name, so nobody goes by the names of the attributes.
+    unusual = {"a" * 200: 1}
+    for number in range(20):
+        call = {**CALL, "gen_ai.usage.input_tokens": number * 1000, "gen_ai.usage.output_tokens": number * 40}
+        telling = [Told("sdk", {**call, "costspan.team": team}, Told("server", HTTP)) for team in ("search", "ads")]
+        said = known.send(*telling, *[span.inside for span in telling if span.inside])
+        for span in telling:
+            span.attributes = {**span.attributes, **unusual}
+        assert whole.send(*telling, *[span.inside for span in telling if span.inside]) == said
+    assert known.processing.table.rows() == whole.processing.table.rows()
+    assert known.pricer.outcomes == whole.pricer.outcomes == {"priced": 40}
+    assert known.pricer._names
+    assert not whole.pricer._names
+
+
 def test_what_makes_no_sense_goes_through(collector: Collector) -> None:
     """A number where a library has JSON: its reader fails, and the span is none the worse."""
     odd = Told("langsmith", {**CALL, "metadata.usage_object": 5, "mlflow.chat.tokenUsage": 7})
