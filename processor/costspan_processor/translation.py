@@ -133,7 +133,9 @@ _SIGNS_OF_TOOLS: Final = (
 )  # fmt: skip
 """One of these is there where `_OFFERED` finds something, and costs less to look for."""
 
-_TRANSLATIONS_AT_MOST = 1024
+_TRANSLATIONS_AT_MOST = 2048
+_KNOWN_AT_MOST = 8192
+_LETTERS_AT_MOST = 2048
 _LITERAL_AT_MOST = 10_000
 
 
@@ -308,10 +310,10 @@ class Translation:
             if not any(habits) and not self.sums and not self.reasons and not offers:
                 habits = None
         known = Known(said, habits, self._plain_kind(said, habits), offers)
-        if len(self.known) >= _TRANSLATIONS_AT_MOST:
-            self.known.clear()
-        with suppress(TypeError):  # a list where a name belongs
-            self.known[names] = known
+        if sum(len(name) for name in names if isinstance(name, str)) <= _LETTERS_AT_MOST:
+            _make_room()
+            with suppress(TypeError):  # a list where a name belongs
+                self.known[names] = known
         return known
 
     def _plain_kind(self, said: Mapping[str, Any], habits: _Habits | None) -> Kind | None:
@@ -581,6 +583,21 @@ _translations: dict[tuple[str, str], dict[tuple[str, ...], Translation]] = {}
 """By scope and service, and by the attributes of a span."""
 
 
+_known = 0
+"""How often names have been remembered since all were forgotten."""
+
+
+def _make_room() -> None:
+    """Forget what is known of all spans, if it is too much: there is no end of names that somebody may send."""
+    global _known  # noqa: PLW0603
+    _known += 1
+    if _known > _KNOWN_AT_MOST:
+        _known = 0
+        for of_scope in _translations.values():
+            for one in of_scope.values():
+                one.known.clear()
+
+
 def in_convention(
     attributes: Mapping[str, Any],
     scope: str = "",
@@ -618,13 +635,10 @@ def translation(attributes: Mapping[str, Any], scope: str, resource: Mapping[str
     try:
         return _translations[scope, service][shape]
     except KeyError:
-        if len(_translations) >= _TRANSLATIONS_AT_MOST:
+        if sum(map(len, _translations.values())) >= _TRANSLATIONS_AT_MOST:
             _translations.clear()
-        known = _translations.setdefault((scope, service), {})
-        if len(known) >= _TRANSLATIONS_AT_MOST:
-            known.clear()
-        known[shape] = Translation(dialect_of(scope, service, shape), shape)
-        return known[shape]
+        found = Translation(dialect_of(scope, service, shape), shape)
+        return _translations.setdefault((scope, service), {}).setdefault(shape, found)
 
 
 _SERVICES: Final = frozenset(service for dialect in DIALECTS for service in dialect.services)

@@ -11,12 +11,13 @@ such a span the counts and the response's id alone are read. Every other span is
 from __future__ import annotations
 
 from itertools import chain
-from operator import attrgetter, gt, itemgetter, le
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from costspan_processor.attribution import Attribution
 from costspan_processor.collector import wire
 from costspan_processor.conventions import RESPONSE_ID, ROLLUP, STATUS, Plain
+from costspan_processor.dialects import INPUT, OUTPUT
 from costspan_processor.enrich import PLACES, assess, card_of, describe, dollars
 from costspan_processor.once import Once, counts_of, forget_half
 from costspan_processor.translation import in_convention, says_nothing, translation
@@ -71,8 +72,8 @@ class _Shape:
     """Spans of a place with the same attributes in the same order: what is where in them."""
 
     __slots__ = (
-        "beyond", "heads", "keys", "names", "others", "place", "received", "response_id", "rest", "sent", "silent",
-        "translate",
+        "heads", "keys", "names", "others", "place", "received", "response_id", "rest", "sent", "settled",
+        "silent", "translate",
     )  # fmt: skip
 
     def __init__(self, place: _Place, keys: tuple[str | None, ...], dimensions: tuple[str, ...]) -> None:
@@ -84,7 +85,12 @@ class _Shape:
         """Whether such a span tells of no call."""
         self.translate: Translation | None = None
         """Puts such spans into the conventions' words; None: each must be read as a whole."""
-        if self.silent or not usual or STATUS in where or not _is_kept((place, keys)):
+        self.settled: list[int] = []
+        """The places of all that is read of a span that has its price."""
+        if self.silent or not usual or not _is_kept((place, keys)):
+            return
+        if STATUS in where:
+            self.settled = [where[name] for name in (STATUS, RESPONSE_ID, INPUT, OUTPUT) if name in where]
             return
         translate = translation(dict.fromkeys(where), place.scope, place.resource)
         if not translate.plain:
@@ -98,8 +104,6 @@ class _Shape:
         self.rest: Final = _getter([at for _, at in rest])
         self.heads: Final = [wire.head_of(name) for name, _ in rest]
         """What the others begin with, in a span that is of this shape indeed."""
-        self.beyond: Final = [head[:-1] + bytes((head[-1] + 1,)) for head in self.heads]
-        """What is greater than all that begins so."""
         ends = {name: (at, len(wire.head_of(name))) for name, at in where.items()}
         self.sent, self.received = ends[translate.sent], ends[translate.received]
         """Where they are, and how long their names are."""
@@ -149,7 +153,7 @@ class _Call:
     key: bytes
     """Trace and span."""
     attributes: dict[str, Any]
-    """Of one that has been read as a whole."""
+    """Of one that has been read as a whole, or has its price."""
     names: _Names
     """Of any other, as are `counts`."""
     counts: tuple[Kind, int, int, int, int] | None
@@ -264,12 +268,8 @@ class Pricer:
         names = None
         if shape is not None:
             names = self._names.get((shape, shape.names(pieces)))
-            if names is not None:
-                rest = shape.rest(pieces)
-                if not all(map(le, shape.heads, rest)) or not all(map(gt, shape.beyond, rest)):
-                    names = None
-            if names is None:
-                shape = None
+            if names is None or not all(map(_begins_with, shape.rest(pieces), shape.heads)):
+                shape = names = None
         if shape is None:
             if len(pieces) > wire.ATTRIBUTES_AT_MOST or not wire.may_tell_of_a_call(raw):
                 return None
@@ -292,6 +292,9 @@ class Pricer:
                         at, size = shape.response_id
                         call.response_id = wire.text_of(pieces[at], size)
                     return call
+        if shape.settled:
+            call.attributes = wire.attributes_of([pieces[at] for at in shape.settled])
+            return call
         call.attributes = wire.attributes_of(pieces)
         return None if says_nothing(call.attributes) else call
 
@@ -484,5 +487,6 @@ def _plain(counts: tuple[Kind, int, int, int, int]) -> Plain:
 
 
 _ROLLUP: Final[Mapping[str, AttributeValue]] = {ROLLUP: True}
+_begins_with: Final = bytes.startswith
 _start: Final = attrgetter("start")
 _end: Final = attrgetter("end")

@@ -123,8 +123,9 @@ not say) and `attributes`, which are bytes. These four raise DecodeError."""
 
 def may_tell_of_a_call(raw: bytes) -> bool:
     """False for bytes that certainly hold no span that tells of a call to a model: most are seen by this alone."""
-    # Each name by which a dialect knows a call contains one of these, nearly every one the first.
-    find = raw.find
+    # Each name by which a dialect knows a call contains one of these, nearly every one the first. They are looked for
+    # from the end, since CPython is twice as fast that way.
+    find = raw.rfind
     return (
         find(b"ai.") >= 0
         or find(b"llm.") >= 0
@@ -157,6 +158,7 @@ def links(spans: Sequence[bytes]) -> dict[bytes, bytes]:
     return found
 
 
+_DOUBLE: Final = struct.Struct("<d")
 ATTRIBUTES_AT_MOST: Final = 1024
 """A span with more is not looked at."""
 
@@ -166,9 +168,13 @@ def head_of(name: str) -> bytes:
     return bytes((_KEY, len(name.encode()))) + name.encode()
 
 
-def keys_of(pieces: Sequence[bytes]) -> tuple[str | None, ...]:
+def keys_of(pieces: Iterable[bytes]) -> tuple[str | None, ...]:
     """The names of attributes, without a look at their values; None for what is not as every library writes it."""
-    return tuple([_names[piece[: piece[1] + 2]] if len(piece) > 1 else None for piece in pieces])
+    return tuple(map(_keys.__getitem__, pieces))
+
+
+def _key_of(piece: bytes) -> str | None:
+    return _names[piece[: piece[1] + 2]] if len(piece) > 1 else None
 
 
 def _name(head: bytes) -> str | None:
@@ -179,15 +185,17 @@ def _name(head: bytes) -> str | None:
     return None
 
 
-def attributes_of(pieces: Sequence[bytes]) -> dict[str, Any]:
+def attributes_of(pieces: Iterable[bytes]) -> dict[str, Any]:
     """Attributes by name, values as the OpenTelemetry SDK has them; a map is a dict. Raises DecodeError."""
-    return {
-        _text(_key_value(piece).key) if key is None else key: value_of(piece)
-        for key, piece in zip(keys_of(pieces), pieces, strict=True)
-    }
+    return dict(map(_pairs.__getitem__, pieces))
 
 
-_KEY, _VALUE, _STRING, _INT = 0x0A, 0x12, 0x0A, 0x18
+def _pair_of(piece: bytes) -> tuple[str, Any]:
+    key = _keys[piece]
+    return _text(_key_value(piece).key) if key is None else key, value_of(piece)
+
+
+_KEY, _VALUE, _STRING, _INT, _FLOAT = 0x0A, 0x12, 0x0A, 0x18, 0x21
 _SHORT: Final = 128
 """Lengths below this are one byte."""
 
@@ -199,14 +207,13 @@ def value_of(piece: bytes) -> Any:
     size = len(piece)
     if 6 <= size < _SHORT and piece[0] == _KEY:
         at = piece[1] + 2
-        if (
-            at + 4 <= size
-            and piece[at] == _VALUE
-            and piece[at + 1] == size - at - 2
-            and piece[at + 2] == _STRING
-            and piece[at + 3] == size - at - 4
-        ):
-            return _text(piece[at + 4 :])
+        if at + 4 <= size and piece[at] == _VALUE and piece[at + 1] == size - at - 2:
+            kind = piece[at + 2]
+            if kind == _STRING and piece[at + 3] == size - at - 4:
+                return _text(piece[at + 4 :])
+            if kind == _FLOAT and size == at + 11:
+                number: float = _DOUBLE.unpack_from(piece, at + 3)[0]
+                return number
         small = small_counts.get(piece[at:])
         if small is not None:
             return small
@@ -248,8 +255,16 @@ def _text(found: bytes) -> str:
     return found.decode("utf-8", "replace")
 
 
+def _comes_again(piece: bytes) -> bool:
+    return len(piece) <= 64
+
+
 _names: Final[Memo[bytes, str | None]] = Memo(_name, 4096)
 """Names by the bytes that attributes begin with."""
+_keys: Final[Memo[bytes, str | None]] = Memo(_key_of, 32_768, _comes_again)
+"""The names of attributes."""
+_pairs: Final[Memo[bytes, tuple[str, Any]]] = Memo(_pair_of, 32_768, _comes_again)
+"""Attributes read."""
 
 
 def resource_of(parts: Iterable[bytes]) -> dict[str, Any]:
@@ -278,7 +293,7 @@ def appended(new: Mapping[str, AttributeValue]) -> bytes:
     parts: list[bytes] = []
     for key, value in new.items():
         if type(value) is float:
-            parts += _before_a_double[key], _DOUBLE(value)
+            parts += _before_a_double[key], _DOUBLE.pack(value)
         elif type(value) is str or type(value) is bool:
             parts.append(_records[key, value])
         else:
@@ -327,7 +342,6 @@ def _record(key: str, value: AttributeValue) -> bytes:
     return whole
 
 
-_DOUBLE: Final = struct.Struct("<d").pack
 _before_a_double: Final[Memo[str, bytes]] = Memo(lambda key: _record(key, 0.0)[:-8], 4096)
 _records: Final[Memo[tuple[str, str | bool], bytes]] = Memo(
     lambda pair: _record(*pair), 16_384, lambda pair: len(str(pair[1])) <= 256
