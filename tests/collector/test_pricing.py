@@ -190,6 +190,14 @@ def test_the_same_counts_at_the_same_time_are_one_call_in_one_process_alone(coll
     assert collector.send(Told("framework", CALL)) == {"framework": "rollup"}
 
 
+def test_calls_that_all_used_the_same_are_each_repeated_once(collector: Collector) -> None:
+    """As in a load test: a library whose spans are no ancestors of what happens in them, on top of an SDK."""
+    for _ in range(3):
+        calls = [Told("sdk", CALL, Told("server", HTTP)) for _ in range(40)]
+        collector.send(*calls, *[Told("framework", CALL) for _ in calls])
+    assert collector.pricer.outcomes == {"priced": 120, "rollup": 120}
+
+
 def test_what_is_sent_again_is_answered_the_same_and_counted_once(collector: Collector) -> None:
     spans = nested()
     first = collector.send(*spans)

@@ -8,6 +8,7 @@ import pytest
 from opentelemetry import trace
 
 from costspan_processor.metrics import SCOPE as OUR_SCOPE
+from costspan_processor.once import Once
 from tests.processor.conftest import CHAT, Telemetry
 
 if TYPE_CHECKING:
@@ -94,3 +95,14 @@ def test_a_call_that_failed_below_leaves_the_bill_to_the_span_that_has_one(shop:
     begin(shop, "sdk", {**failed, "error.type": "Timeout"}, outer).end()
     outer.end()
     assert money(shop) == {"sdk": "", "framework": MONEY}
+
+
+def test_what_was_counted_last_is_remembered_and_never_more_than_is_allowed() -> None:
+    once = Once(at_most=100, lately=100)
+    for number in range(1000):
+        told = number, 1_000_000 + number, "sdk", number, number, None
+        assert once.takes(told, f"response-{number}", (number + 1, 1), {})
+        assert len(once.above) <= 100
+    inside = [once.repeats((-1, number, "http", -1, 1, None), None, (None, None)) for number in range(1000)]
+    assert all(inside[-50:])
+    assert not any(inside[:900])
