@@ -113,10 +113,12 @@ def collector(
     try:
         if config.tls is not None:
             config.tls.context()
-        found = {signal: downstream.Destination.of(signal, os.environ) for signal in otlp.SIGNALS}
+        destinations: dict[Signal, Destination] = {}
+        for name in otlp.SIGNALS:
+            if (to := downstream.Destination.of(name, os.environ)) is not None:
+                destinations[name] = to
     except (OSError, downstream.SettingError) as error:
         _fail(error)
-    destinations = {signal: to for signal, to in found.items() if to is not None}
     if "traces" not in destinations:
         _fail(
             "nothing says where spans go on to: set OTEL_EXPORTER_OTLP_ENDPOINT, for example to http://localhost:14318"
@@ -260,8 +262,9 @@ async def _serve(plan: _Plan, number: int) -> None:
         heard = {"gRPC": config.grpc, "HTTP": config.http, "metrics and health": config.admin}
         where = ", ".join(f"{what} on {address}" for what, address in heard.items() if address is not None)
         _log.info("costspan collector %s: %s; on to %s", __version__, where, plan.destinations["traces"].endpoint)
-        # What stays until the end need not be looked through again and again.
+        # What stays until the end need not be looked through again and again, nor all of a large request's spans.
         gc.freeze()
+        gc.set_threshold(20_000, 10, 10)
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

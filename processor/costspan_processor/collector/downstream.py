@@ -10,6 +10,7 @@ import asyncio
 import gzip
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -96,12 +97,10 @@ class Destination:
         if compression not in {"", "none", "gzip"}:
             raise SettingError(f"{variable}={compression}: choose gzip or none")
         variable, seconds = read("TIMEOUT")
-        try:
+        timeout = 0.0
+        with suppress(ValueError):
             timeout = float(seconds or 10)
-            usable = 0 < timeout < 86_400
-        except ValueError:
-            usable = False
-        if not usable:
+        if not 0 < timeout < 86_400:
             raise SettingError(f"{variable}={seconds}: this is no number of seconds")
         return cls(
             which,
@@ -120,9 +119,11 @@ class Downstream(Protocol):
 
     async def send(self, body: bytes) -> Answer:
         """What became of a request. Never raises."""
+        ...
 
     async def close(self) -> None:
         """Let go of connections."""
+        ...
 
 
 def connect(signal: Signal, to: Destination) -> Downstream:
