@@ -39,8 +39,10 @@ SHORT: Final = 200
 REAL: Final = 2
 """Real processes of one call, for each way that they can push to; two more are forked from a third."""
 
+COLLECTORS: Final = "costspan_collector_"
 EMPTY: Final = {
     "needs a day, a week or a month before": re.compile(r"offset \d+[dw]"),
+    "needs a collector: tests/collector has one": re.compile(COLLECTORS),
 }
 """Why a query finds nothing here on any way; one that does not say so is a defect."""
 
@@ -229,6 +231,8 @@ def metrics_and_labels(world: World) -> None:
     for way, server in world.servers.items():
         for name, labels in wanted.items():
             if name is None or name in recorded or not name.startswith(("costspan_", "gen_ai_")):
+                continue
+            if name.startswith(COLLECTORS):
                 continue
             series = server.get("series", **{"match[]": name}, start=world.start - 10, end=world.end)
             assert {one["job"] for one in series if one.get("job") != "batch"} == {"shop"}, f"{name} on {way}"
