@@ -212,8 +212,7 @@ def _worker(plan: _Plan, number: int = 0) -> int:
     try:
         asyncio.run(_serve(plan, number))
     except (OSError, ValueError) as error:
-        print(f"costspan collector: {error}", file=sys.stderr)
-        return _UNUSABLE
+        _fail(error, _UNUSABLE)
     return 0
 
 

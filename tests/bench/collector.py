@@ -29,6 +29,7 @@ from tests.bars.report import on_path
 from tests.bench.otelcol import seconds_of
 from tests.collector.servers import Running, collector
 from tests.grafana.prometheus import free_ports
+from tests.otelcol.stock import pairs
 from tests.processor.budgets.server import RedisServer
 
 if TYPE_CHECKING:
@@ -66,12 +67,7 @@ class Batch:
                 if is_call
                 else {f"http.name.{key}": f"value {rnd.random()}" for key in range(15)}
             )
-            for key, value in told.items():
-                pair = span.attributes.add(key=key)
-                if isinstance(value, int):
-                    pair.value.int_value = value
-                else:
-                    pair.value.string_value = value
+            span.attributes.extend(pairs(told))
         self.size = size
         self.calls = len(of_calls.spans)
         self._body = bytearray(request.SerializeToString())

@@ -35,6 +35,7 @@ from costspan_processor.collector.otlp import SIGNALS, Answer, Signal, later
 from tests.collector.servers import Running, Sink, collector, post
 from tests.grafana.dashboards import board
 from tests.grafana.prometheus import free_ports
+from tests.otelcol.stock import pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,12 +56,7 @@ def call(number: int = 1, text: str = "", **attributes: str | int) -> ExportTrac
         "gen_ai.usage.output_tokens": 100,
         **attributes,
     }
-    for key, value in told.items():
-        pair = span.attributes.add(key=key)
-        if isinstance(value, int):
-            pair.value.int_value = value
-        else:
-            pair.value.string_value = value
+    span.attributes.extend(pairs(told))
     return made
 
 

@@ -51,10 +51,10 @@ class Stock:
                 name="chat",
                 start_time_unix_nano=told.at,
                 end_time_unix_nano=told.at + 10**9,
-                attributes=_pairs(told.attributes),
+                attributes=pairs(told.attributes),
             )
             held = ResourceSpans()
-            held.resource.attributes.extend(_pairs({"service.name": "shop", **told.resource}))
+            held.resource.attributes.extend(pairs({"service.name": "shop", **told.resource}))
             held.scope_spans.append(ScopeSpans(spans=[span]))
             held.scope_spans[0].scope.name = told.scope
             request.resource_spans.append(held)
@@ -99,7 +99,8 @@ class Stock:
         return text
 
 
-def _pairs(attributes: Mapping[str, Any]) -> list[KeyValue]:
+def pairs(attributes: Mapping[str, Any]) -> list[KeyValue]:
+    """Attributes as they are sent."""
     return [KeyValue(key=key, value=_value(value)) for key, value in attributes.items()]
 
 

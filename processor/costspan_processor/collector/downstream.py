@@ -24,12 +24,11 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 from opentelemetry.util.re import parse_env_headers
 
-from costspan_processor.collector.otlp import SIGNALS, Answer, Signal, later
+from costspan_processor.collector.otlp import SIGNALS, Answer, Signal, later, short
 
 Protocols = Literal["grpc", "http/protobuf"]
 
 _ANSWER_AT_MOST: Final = 1 << 20
-_MESSAGE_AT_MOST: Final = 300
 _CONNECTIONS: Final = 64
 
 
@@ -162,7 +161,7 @@ class _OverHTTP:
         except TimeoutError:
             return later(f"{to.endpoint} did not answer in {to.timeout:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return later(f"{to.endpoint} cannot be reached: {_short(str(error) or type(error).__name__)}")
+            return later(f"{to.endpoint} cannot be reached: {short(str(error) or type(error).__name__)}")
         status = response.status
         if 200 <= status < 300:
             protobuf = "json" not in response.content_type
@@ -223,7 +222,7 @@ class _OverGRPC:
             response: bytes = await self._export(body, timeout=to.timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             code = error.code()
-            message = f"{to.endpoint} answered {code.name}: {_short(error.details() or '')}"
+            message = f"{to.endpoint} answered {code.name}: {short(error.details() or '')}"
             after = _retry_info(error)
             if code in _FOR_GOOD or (code is StatusCode.RESOURCE_EXHAUSTED and after is None):
                 return Answer(StatusCode.INTERNAL if code is not StatusCode.INVALID_ARGUMENT else code, message)
@@ -260,9 +259,4 @@ def _said(body: bytes) -> str:
         text = status.message
     except DecodeError:
         text = body.decode("utf-8", "replace")
-    return f": {_short(text)}" if text else ""
-
-
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _MESSAGE_AT_MOST else f"{text[:_MESSAGE_AT_MOST]}..."
+    return f": {short(text)}" if text else ""

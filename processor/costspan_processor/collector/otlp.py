@@ -46,6 +46,8 @@ SIGNALS: Final[dict[Signal, Kind]] = {
     ),
 }
 
+_MESSAGE_AT_MOST: Final = 300
+
 Outcome = Literal["accepted", "later", "rejected"]
 
 _HTTP: Final = {
@@ -143,7 +145,7 @@ def from_json(signal: Signal, body: bytes) -> bytes:
     except RecursionError:
         raise BadRequest("the JSON is nested too deeply") from None
     except Exception as error:  # noqa: BLE001  the library raises whatever a wrong type happens to lead to
-        raise BadRequest(f"the body is no {message.DESCRIPTOR.name} in JSON: {_short(error)}") from None
+        raise BadRequest(f"the body is no {message.DESCRIPTOR.name} in JSON: {short(error)}") from None
     return made
 
 
@@ -167,6 +169,7 @@ def as_json(message: Any) -> bytes:
     return json_format.MessageToJson(message, indent=None).encode()
 
 
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:300]}..."
+def short(said: object) -> str:
+    """What somebody said, on one line and no longer than a message should be."""
+    text = " ".join(str(said).split())
+    return text if len(text) <= _MESSAGE_AT_MOST else f"{text[:_MESSAGE_AT_MOST]}..."
