@@ -1,0 +1,1 @@
+"""What a ledger tells: figures, reports, analysis, advice, and the HTTP API over them."""

@@ -1,0 +1,159 @@
+"""The tables of the ledger: a row per call, hourly totals of them, and what is noted about both.
+
+Amounts are integer picodollars, instants are integers too: unix nanoseconds of calls, unix seconds elsewhere. NULL is
+"not known". In keys of totals, which must compare, the empty text stands for "not said".
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, PrimaryKeyConstraint, Table, Text
+
+metadata: Final = MetaData()
+
+ATTRIBUTION: Final = ("user", "session", "conversation", "agent", "team", "feature", "task", "persona", "priority")
+"""Whom a call is for, by the names that `costspan.track()` has."""
+DIMENSIONS: Final = (
+    "service", "provider", "model", "operation", "tier", "team", "feature", "task", "persona", "agent", "status",
+)  # fmt: skip
+"""What hourly totals are told apart by."""
+SPENDERS: Final = ("user", "session", "conversation")
+"""What has too many values for that: each has totals of its own (`spenders`)."""
+COMPONENTS: Final = ("input", "output", "cache_read", "cache_write", "other")
+MEASURES: Final = (
+    "calls", "failed", "aborted", "unpriced", "cost", *(f"cost_{name}" for name in COMPONENTS), "saved",
+    "write_premium", "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens",
+    "duration", "timed",
+)  # fmt: skip
+"""What totals hold: sums over the calls of a row."""
+
+calls: Final = Table(
+    "calls",
+    metadata,
+    Column("id", Text, primary_key=True),  # trace:span in hex; of a call that has no span, drawn at random
+    Column("writer", Text, nullable=False),  # who wrote the row, and its how-manieth: see `writers`
+    Column("sequence", BigInteger, nullable=False),
+    Column("trace_id", Text),
+    Column("span_id", Text),
+    Column("response_id", Text),
+    Column("started", BigInteger, nullable=False),  # unix ns
+    Column("hour", Integer, nullable=False),  # whole hours since 1970 (UTC) at which it started
+    Column("duration", BigInteger),  # ns
+    Column("first_chunk", BigInteger),  # ns from the start to the first chunk of a stream
+    Column("service", Text),
+    Column("provider", Text),
+    Column("model", Text),  # the one that answered, else the one asked for
+    Column("request_model", Text),
+    Column("response_model", Text),
+    Column("operation", Text, nullable=False),
+    Column("tier", Text),
+    Column("geo", Text),
+    Column("server", Text),  # host and port
+    *(Column(name, Text) for name in ATTRIBUTION),
+    Column("message", Text),
+    Column("tags", Text),  # JSON: {"tenant": "acme"}
+    Column("status", Text, nullable=False),  # `costspan.cost.status`
+    Column("error_type", Text),
+    Column("aborted", Boolean, nullable=False),  # a stream that the application stopped reading
+    # Tokens as the provider counts them: input contains cache reads and writes, output contains reasoning.
+    Column("input_tokens", BigInteger),
+    Column("cache_read_tokens", BigInteger),
+    Column("cache_write_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("reasoning_tokens", BigInteger),
+    Column("usage", Text),  # JSON, disjoint: {"input": 120, "web_searches": 1}; {"model": ..., "usage": ...} parts
+    Column("flags", Text),  # separated by spaces: inconsistent, guessed, estimated, unpriced:<meter>, ...
+    Column("cost", BigInteger),
+    *(Column(f"cost_{name}", BigInteger) for name in COMPONENTS),
+    Column("saved", BigInteger, nullable=False),  # by cache reads
+    Column("write_premium", BigInteger, nullable=False),  # of cache writes above the input rate
+    Column("lines", Text),  # JSON: [[model, meter, quantity, rate in USD, per, picodollars], ...]
+    Column("source", Text),  # whose figure the cost is: local (the book's) or provider
+    Column("cost_book", BigInteger),  # the book's own figure where the provider's won
+    Column("book", Text),  # version
+    Column("layer", Text),
+    Column("price_source", Text),  # the page that the period's prices are from
+    # Keyed hashes, kept where a key is set: of the whole prompt, and of what in front of it stays the same.
+    Column("prompt", Text),
+    Column("prefix", Text),
+    Column("prefix_share", Integer),  # thousandths of the prompt's characters that the prefix has
+    Index("calls_by_cost", "hour", "cost"),
+    Index("calls_by_conversation", "conversation", "started"),
+    Index("calls_by_session", "session", "started"),
+    Index("calls_by_prompt", "prompt", "started"),
+    Index("calls_by_prefix", "prefix", "started"),
+    Index("calls_by_writer", "writer", "sequence"),
+)
+
+hours: Final = Table(
+    "hours",
+    metadata,
+    Column("hour", Integer, nullable=False),
+    *(Column(name, Text, nullable=False) for name in DIMENSIONS),
+    *(Column(name, BigInteger, nullable=False) for name in MEASURES),
+    PrimaryKeyConstraint("hour", *DIMENSIONS),
+)
+
+spenders: Final = Table(
+    "spenders",
+    metadata,
+    Column("hour", Integer, nullable=False),
+    Column("kind", Text, nullable=False),  # one of SPENDERS
+    Column("value", Text, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in MEASURES),
+    PrimaryKeyConstraint("hour", "kind", "value"),
+)
+
+writers: Final = Table(
+    "writers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("process", Integer, nullable=False),
+    Column("service", Text),
+    Column("started", BigInteger, nullable=False),
+    Column("seen", BigInteger, nullable=False),  # when it wrote last
+    Column("ended", BigInteger),
+    Column("written", BigInteger, nullable=False),  # rows, those that retention has removed since among them
+    Column("dropped", BigInteger, nullable=False),  # calls that found the queue full, or no ledger to write to
+    Column("lost", BigInteger, nullable=False),  # calls that waited in a process that was killed
+)
+
+events: Final = Table(
+    "events",
+    metadata,
+    Column("id", Text, primary_key=True),  # as the event has it: an event is noted once
+    Column("at", BigInteger, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("budget", Text, nullable=False),
+    Column("event", Text, nullable=False),  # JSON: all of it
+    Column("acknowledged", BigInteger),
+    Column("acknowledged_by", Text),
+)
+"""What has happened to budgets."""
+
+advice: Final = Table(
+    "advice",
+    metadata,
+    Column("id", Text, primary_key=True),  # of category and subject: the same advice is given once
+    Column("given", BigInteger, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("advice", Text, nullable=False),  # JSON: all of it
+    Column("taken", BigInteger),  # when somebody said that it has been followed
+    Column("taken_by", Text),
+    Column("dismissed", BigInteger),
+)
+
+audit: Final = Table(
+    "audit",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("key", Text, nullable=False),  # the name of the bearer key
+    Column("method", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("status", Integer, nullable=False),
+)
+"""Who has asked the HTTP API for what."""
