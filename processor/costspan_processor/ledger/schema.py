@@ -6,9 +6,28 @@ Amounts are integer picodollars, instants are integers too: unix nanoseconds of 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, PrimaryKeyConstraint, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    and_,
+    case,
+    func,
+    literal,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import ColumnElement
 
 metadata: Final = MetaData()
 
@@ -157,3 +176,21 @@ audit: Final = Table(
     Column("status", Integer, nullable=False),
 )
 """Who has asked the HTTP API for what."""
+
+
+UNPRICED: Final = ("unknown_model", "unknown_provider", "no_usage", "invalid_usage", "partial")
+"""Statuses that leave something out of the cost."""
+
+
+def measured() -> Mapping[str, ColumnElement[int]]:
+    """What each of `MEASURES` is of one row of `calls`."""
+    c = calls.c
+    failed = and_(c.status == "no_usage", c.error_type.is_not(None))
+    counted: dict[str, ColumnElement[int]] = {
+        "calls": literal(1),
+        "failed": case((failed, 1), else_=0),
+        "aborted": case((c.aborted, 1), else_=0),
+        "unpriced": case((and_(c.status.in_(UNPRICED), ~failed), 1), else_=0),
+        "timed": case((c.duration.is_(None), 0), else_=1),
+    }
+    return {name: counted[name] if name in counted else func.coalesce(c[name], 0) for name in MEASURES}
