@@ -1,0 +1,222 @@
+"""Ledgers for tests: calls as they are described here, with the hourly totals that belong to them.
+
+    ledger(tmp_path / "ledger.db", [
+        {"at": "2026-11-03 09:15", "task": "summary", "input_tokens": 12_000},
+        {"at": "2026-11-03 09:20", "model": "claude-haiku-4-5", "error_type": "Timeout", "output_tokens": 0},
+    ])
+
+A call says what differs from `DEFAULTS`; any column of `calls` can be given. What is not given is made as a process
+would have made it: the cost by the price book at that instant, ids by number. Besides the columns there are
+
+    at            when it started: a `datetime`, "2026-11-03 09:15" (UTC) or unix seconds; by default a second after the
+                  call before it
+    cache_write_1h  how many of the `cache_write_tokens` are kept for an hour; the others for five minutes
+    seconds       how long it took
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import create_engine, event, insert
+
+from costspan_pricing import PriceBook, Usage
+from costspan_processor.ledger.schema import (
+    COMPONENTS,
+    DIMENSIONS,
+    MEASURES,
+    SPENDERS,
+    calls,
+    hours,
+    metadata,
+    spenders,
+    writers,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+
+    from costspan_pricing import RateCard
+
+START: Final = datetime(2026, 11, 2, 9, tzinfo=UTC)
+"""When the first call is made that does not say: a Monday morning."""
+
+DEFAULTS: Final[Mapping[str, Any]] = {
+    "service": "shop",
+    "provider": "anthropic",
+    "model": "claude-sonnet-4-5",
+    "operation": "chat",
+    "input_tokens": 1_000,
+    "cache_read_tokens": 0,
+    "cache_write_tokens": 0,
+    "output_tokens": 200,
+    "reasoning_tokens": 0,
+    "seconds": 1.5,
+    "aborted": False,
+}
+"""What a call has that does not say otherwise. $0.006 by the prices of 2026: $3 and $15 a million."""
+
+_ASIDE: Final = frozenset({"at", "cache_write_1h", "seconds"})
+_TOKENS: Final = tuple(f"{name}_tokens" for name in ("input", "cache_read", "cache_write", "output", "reasoning"))
+_UNPRICED: Final = frozenset({"unknown_model", "unknown_provider", "no_usage", "invalid_usage", "partial"})
+_AT_ONCE: Final = 5_000
+
+
+def ledger(path: Path | str, calls: Iterable[Mapping[str, Any]] = (), *, book: PriceBook | None = None) -> Engine:
+    """An engine over a new SQLite ledger at `path` that holds these calls and their totals.
+
+    `book` has the prices, by default the bundled ones.
+    """
+    engine = create_engine(f"sqlite:///{path}")
+
+    @event.listens_for(engine, "connect")
+    def _fast(connection: Any, _record: object) -> None:
+        connection.execute("PRAGMA synchronous = OFF")  # a test that loses its power has other worries
+
+    metadata.create_all(engine)
+    _fill(engine, rows(calls, book))
+    return engine
+
+
+def rows(described: Iterable[Mapping[str, Any]], book: PriceBook | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of `calls` that these calls make."""
+    prices = book or PriceBook.bundled()
+    priced: dict[tuple[Any, ...], dict[str, Any]] = {}
+    at_ns = int(START.timestamp()) * 10**9 - 10**9
+    for number, call in enumerate(described):
+        unknown = call.keys() - _ASIDE - {column.name for column in _COLUMNS}
+        assert not unknown, f"no column of calls: {', '.join(sorted(unknown))}"
+        at_ns = _instant(call["at"]) if "at" in call else at_ns + 10**9
+        yield _row(number, {**DEFAULTS, **call}, at_ns, prices, priced)
+
+
+_COLUMNS: Final = tuple(calls.columns)
+_EMPTY: Final[Mapping[str, Any]] = {column.name: None for column in _COLUMNS}
+
+
+def _instant(at: datetime | str | float) -> int:
+    if isinstance(at, str):
+        at = datetime.fromisoformat(at).replace(tzinfo=UTC)
+    if isinstance(at, datetime):
+        return round(at.timestamp() * 1_000_000) * 1_000
+    return round(at * 10**9)
+
+
+def _row(
+    number: int, call: dict[str, Any], at_ns: int, book: PriceBook, priced: dict[tuple[Any, ...], dict[str, Any]]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        **_EMPTY,
+        "id": f"{number:032x}:{number:016x}",
+        "writer": "test",
+        "sequence": number,
+        "trace_id": f"{number:032x}",
+        "span_id": f"{number:016x}",
+        "response_id": f"answer-{number}",
+        "started": at_ns,
+        "hour": at_ns // (3_600 * 10**9),
+        "duration": None if call["seconds"] is None else round(call["seconds"] * 10**9),
+        "request_model": call["model"],
+        "response_model": call["model"],
+        "saved": 0,
+        "write_premium": 0,
+        "book": book.version,
+        "source": "local",
+    }
+    row |= {name: value for name, value in call.items() if name not in _ASIDE}
+    if isinstance(row["tags"], dict):
+        row["tags"] = json.dumps(row["tags"])
+    if "cost" in call:
+        row["status"] = row["status"] or ("no_usage" if row["cost"] is None else "priced")
+        if row["cost"] is not None and all(row[f"cost_{name}"] is None for name in COMPONENTS):
+            row["cost_other"] = row["cost"]
+        return row
+    tokens = (*(row[name] for name in _TOKENS), call.get("cache_write_1h"))
+    if not any(tokens):
+        row["status"] = row["status"] or "no_usage"
+        return row
+    card = book.card(row["provider"], row["model"], at_ns, row["tier"], row["geo"])
+    known = priced.get((card, tokens))
+    if known is None:
+        known = priced[card, tokens] = _price(card, tokens, book.knows(row["provider"]))
+    return row | known | {name: row[name] for name in known if row[name]}
+
+
+def _price(card: RateCard | None, tokens: tuple[int | None, ...], provider_known: bool) -> dict[str, Any]:
+    """The columns that say what a usage cost, and why if it has no cost."""
+    sent, read, written, answered, reasoning, hour = tokens
+    usage = Usage.from_inclusive(sent, answered, read, written, cache_write_1h=hour, reasoning=reasoning)
+    columns: dict[str, Any] = {"usage": json.dumps(dict(usage.quantities))}
+    if card is None:
+        return columns | {"status": "unknown_model" if provider_known else "unknown_provider"}
+    cost = card.cost(usage)
+    return {
+        **columns,
+        "status": cost.status,
+        "flags": " ".join(cost.flags) or None,
+        "cost": cost.total,
+        **{f"cost_{name}": pico for name, pico in cost.components.items()},
+        "saved": cost.cache_savings,
+        "write_premium": cost.cache_write_premium,
+        "layer": cost.layer,
+        "price_source": cost.period_source,
+        "lines": json.dumps([[*line[:2], str(line[2]), str(line[3]), *line[4:]] for line in cost.lines]),
+    }
+
+
+def _fill(engine: Engine, made: Iterable[dict[str, Any]]) -> None:
+    by_hour: dict[tuple[Any, ...], list[int]] = {}
+    by_spender: dict[tuple[Any, ...], list[int]] = {}
+    waiting: list[dict[str, Any]] = []
+    written, last = 0, 0
+    with engine.begin() as connection:
+        for row in made:
+            waiting.append(row)
+            measured = _measures(row)
+            _add(by_hour, (row["hour"], *(row[name] or "" for name in DIMENSIONS)), measured)
+            for kind in SPENDERS:
+                if row[kind]:
+                    _add(by_spender, (row["hour"], kind, row[kind]), measured)
+            written, last = written + 1, max(last, row["started"])
+            if len(waiting) == _AT_ONCE:
+                connection.execute(insert(calls), waiting)
+                waiting = []
+        if waiting:
+            connection.execute(insert(calls), waiting)
+        for table, keys, totals in (
+            (hours, ("hour", *DIMENSIONS), by_hour),
+            (spenders, ("hour", "kind", "value"), by_spender),
+        ):
+            if totals:
+                names = (*keys, *MEASURES)
+                connection.execute(
+                    insert(table), [dict(zip(names, (*key, *sums), strict=True)) for key, sums in totals.items()]
+                )
+        if written:
+            writer = {"id": "test", "host": "localhost", "process": 1, "started": 0, "seen": last, "written": written}
+            connection.execute(insert(writers), [{**writer, "dropped": 0, "lost": 0}])
+
+
+def _measures(row: Mapping[str, Any]) -> tuple[int, ...]:
+    figures = {
+        **{name: row[name] or 0 for name in ("cost", *(f"cost_{name}" for name in COMPONENTS), *_TOKENS)},
+        "calls": 1,
+        "failed": int(row["error_type"] is not None),
+        "aborted": int(row["aborted"]),
+        "unpriced": int(row["status"] in _UNPRICED),
+        "saved": row["saved"],
+        "write_premium": row["write_premium"],
+        "duration": row["duration"] or 0,
+        "timed": int(row["duration"] is not None),
+    }
+    return tuple(figures[name] for name in MEASURES)
+
+
+def _add(totals: dict[tuple[Any, ...], list[int]], key: tuple[Any, ...], measured: tuple[int, ...]) -> None:
+    found = totals.get(key)
+    totals[key] = list(measured) if found is None else [a + b for a, b in zip(found, measured, strict=True)]
