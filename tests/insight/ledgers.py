@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import create_engine, event, insert
+from sqlalchemy import create_engine, event, func, insert, literal, select
 
 from costspan_pricing import PriceBook, Usage
 from costspan_processor.ledger.schema import (
@@ -30,6 +31,7 @@ from costspan_processor.ledger.schema import (
     SPENDERS,
     calls,
     hours,
+    measured,
     metadata,
     spenders,
     writers,
@@ -63,7 +65,6 @@ DEFAULTS: Final[Mapping[str, Any]] = {
 
 _ASIDE: Final = frozenset({"at", "cache_write_1h", "seconds"})
 _TOKENS: Final = tuple(f"{name}_tokens" for name in ("input", "cache_read", "cache_write", "output", "reasoning"))
-_UNPRICED: Final = frozenset({"unknown_model", "unknown_provider", "no_usage", "invalid_usage", "partial"})
 _AT_ONCE: Final = 5_000
 
 
@@ -170,53 +171,21 @@ def _price(card: RateCard | None, tokens: tuple[int | None, ...], provider_known
 
 
 def _fill(engine: Engine, made: Iterable[dict[str, Any]]) -> None:
-    by_hour: dict[tuple[Any, ...], list[int]] = {}
-    by_spender: dict[tuple[Any, ...], list[int]] = {}
-    waiting: list[dict[str, Any]] = []
-    written, last = 0, 0
+    rows = iter(made)
     with engine.begin() as connection:
-        for row in made:
-            waiting.append(row)
-            measured = _measures(row)
-            _add(by_hour, (row["hour"], *(row[name] or "" for name in DIMENSIONS)), measured)
-            for kind in SPENDERS:
-                if row[kind]:
-                    _add(by_spender, (row["hour"], kind, row[kind]), measured)
-            written, last = written + 1, max(last, row["started"])
-            if len(waiting) == _AT_ONCE:
-                connection.execute(insert(calls), waiting)
-                waiting = []
-        if waiting:
-            connection.execute(insert(calls), waiting)
-        for table, keys, totals in (
-            (hours, ("hour", *DIMENSIONS), by_hour),
-            (spenders, ("hour", "kind", "value"), by_spender),
-        ):
-            if totals:
-                names = (*keys, *MEASURES)
-                connection.execute(
-                    insert(table), [dict(zip(names, (*key, *sums), strict=True)) for key, sums in totals.items()]
-                )
+        written = 0
+        while some := list(islice(rows, _AT_ONCE)):
+            connection.execute(insert(calls), some)
+            written += len(some)
+        sums = [func.sum(measured()[name]) for name in MEASURES]
+        key = [calls.c.hour, *(func.coalesce(calls.c[name], "") for name in DIMENSIONS)]
+        names = ["hour", *DIMENSIONS, *MEASURES]
+        connection.execute(insert(hours).from_select(names, select(*key, *sums).group_by(*key)))
+        for kind in SPENDERS:
+            spent = select(calls.c.hour, literal(kind), calls.c[kind], *sums).where(calls.c[kind].is_not(None))
+            names = ["hour", "kind", "value", *MEASURES]
+            connection.execute(insert(spenders).from_select(names, spent.group_by(calls.c.hour, calls.c[kind])))
         if written:
-            writer = {"id": "test", "host": "localhost", "process": 1, "started": 0, "seen": last, "written": written}
-            connection.execute(insert(writers), [{**writer, "dropped": 0, "lost": 0}])
-
-
-def _measures(row: Mapping[str, Any]) -> tuple[int, ...]:
-    figures = {
-        **{name: row[name] or 0 for name in ("cost", *(f"cost_{name}" for name in COMPONENTS), *_TOKENS)},
-        "calls": 1,
-        "failed": int(row["error_type"] is not None),
-        "aborted": int(row["aborted"]),
-        "unpriced": int(row["status"] in _UNPRICED),
-        "saved": row["saved"],
-        "write_premium": row["write_premium"],
-        "duration": row["duration"] or 0,
-        "timed": int(row["duration"] is not None),
-    }
-    return tuple(figures[name] for name in MEASURES)
-
-
-def _add(totals: dict[tuple[Any, ...], list[int]], key: tuple[Any, ...], measured: tuple[int, ...]) -> None:
-    found = totals.get(key)
-    totals[key] = list(measured) if found is None else [a + b for a, b in zip(found, measured, strict=True)]
+            seen = select(func.max(calls.c.started)).scalar_subquery()
+            writer = {"id": "test", "host": "localhost", "process": 1, "started": 0, "dropped": 0, "lost": 0}
+            connection.execute(insert(writers).values(**writer, seen=seen, written=written))
