@@ -1,0 +1,302 @@
+"""Exact figures of any stretch of time, read from a ledger.
+
+Whole hours come from the hourly totals, so that a month of a million calls is quick; the pieces of an hour at both ends
+(a day in Kolkata begins at half past) and what totals are not told apart by come from the calls themselves.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, fields
+from datetime import date, datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import JSON, cast, func, select
+
+from costspan_processor.attribution import KEYS
+from costspan_processor.budgets.periods import period_at, zone_of
+from costspan_processor.ledger.schema import (
+    ATTRIBUTION,
+    COMPONENTS,
+    DIMENSIONS,
+    MEASURES,
+    SPENDERS,
+    calls,
+    hours,
+    measured,
+    spenders,
+    writers,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from decimal import Decimal
+
+    from sqlalchemy import ColumnElement, Engine, Select, Table
+
+HOUR: Final = 3600
+_PICO_A_MICRO: Final = 10**6
+_NS: Final = 10**9
+
+_MONEY: Final = {"cost", *(f"cost_{name}" for name in COMPONENTS), "saved", "write_premium"}
+
+COLUMNS: Final = {
+    **{attribute: name for name, attribute in KEYS.items() if name in ATTRIBUTION},
+    "gen_ai.provider.name": "provider",
+    "gen_ai.request.model": "request_model",
+    "gen_ai.response.model": "response_model",
+    "gen_ai.operation.name": "operation",
+    "service.name": "service",
+}
+"""Span attribute -> the column of `calls` that holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Sums over calls. Amounts in picodollars, `duration` in nanoseconds over the `timed` calls.
+
+    `input_tokens` contain cache reads and writes, `output_tokens` reasoning. `unpriced` calls have no figure or only a
+    part of one: `cost` is too low by what they cost. `failed` ones ended in an error and used nothing.
+    """
+
+    calls: int = 0
+    failed: int = 0
+    aborted: int = 0
+    unpriced: int = 0
+    cost: int = 0
+    cost_input: int = 0
+    cost_output: int = 0
+    cost_cache_read: int = 0
+    cost_cache_write: int = 0
+    cost_other: int = 0
+    saved: int = 0
+    write_premium: int = 0
+    input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    duration: int = 0
+    timed: int = 0
+
+    def __add__(self, other: Sums) -> Sums:
+        """Both together."""
+        return Sums(*(getattr(self, name) + getattr(other, name) for name in MEASURES))
+
+    @property
+    def tokens(self) -> int:
+        """Input and output."""
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def usd(self) -> Decimal:
+        """The cost, exact."""
+        return usd(self.cost)
+
+    @property
+    def cache_hit_rate(self) -> float | None:
+        """Share of the input tokens that was read from a cache; None without input tokens."""
+        return self.cache_read_tokens / self.input_tokens if self.input_tokens else None
+
+    @property
+    def latency(self) -> float | None:
+        """Mean seconds a call, over those whose duration is known."""
+        return self.duration / self.timed / _NS if self.timed else None
+
+
+assert tuple(field.name for field in fields(Sums)) == MEASURES
+
+
+def usd(pico: int) -> Decimal:
+    """Exact USD of picodollars."""
+    from decimal import Decimal
+
+    return Decimal(pico).scaleb(-12)
+
+
+class Figures:
+    """Reads a ledger. `start` is included, `end` is not, both in unix seconds; `where` narrows by columns of `calls`.
+
+    `where` knows every column of attribution and identity, and `tag.<name>`; the empty text is "not said".
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def sums(
+        self, start: int, end: int, by: Sequence[str] = (), where: Mapping[str, str] | None = None
+    ) -> dict[tuple[str, ...], Sums]:
+        """Sums over the calls that started in a stretch of time, for each combination of values of `by`; dearest first.
+
+        Values are the empty text where nothing was said. `by` takes the columns that `where` takes.
+        """
+        found: dict[tuple[str, ...], Sums] = {}
+        for values, sums in self._rows(start, end, tuple(by), where or {}):
+            key = tuple("" if value is None else str(value) for value in values)
+            found[key] = found[key] + sums if key in found else sums
+        return dict(sorted(found.items(), key=lambda item: (-item[1].cost, -item[1].calls, item[0])))
+
+    def total(self, start: int, end: int, where: Mapping[str, str] | None = None) -> Sums:
+        """All calls of a stretch of time together."""
+        return self.sums(start, end, (), where).get((), Sums())
+
+    def by_hour(self, start: int, end: int, where: Mapping[str, str] | None = None) -> dict[int, Sums]:
+        """Sums by the unix second at which an hour (UTC) begins; hours without calls are left out."""
+        found: dict[int, Sums] = defaultdict(Sums)
+        for (hour,), sums in self._rows(start, end, ("hour",), where or {}):
+            found[int(hour) * HOUR] += sums
+        return dict(sorted(found.items()))
+
+    def days(self, start: int, end: int, zone: str = "UTC", where: Mapping[str, str] | None = None) -> dict[date, Sums]:
+        """Sums of each local day that begins in a stretch of time, those without calls among them."""
+        edges = [period_at("day", start, zone).start]
+        while edges[-1] < end:
+            edges.append(period_at("day", edges[-1], zone).end)
+        clock = zone_of(zone)
+        days = [datetime.fromtimestamp(edge, clock).date() for edge in edges[:-1]]
+        if any(edge % HOUR for edge in edges):
+            return {day: self.total(*ends, where) for day, ends in zip(days, pairwise(edges), strict=True)}
+        found = dict.fromkeys(days, Sums())
+        for second, sums in self.by_hour(edges[0], edges[-1], where).items():
+            day = datetime.fromtimestamp(second, clock).date()
+            found[day] += sums
+        return found
+
+    def calls(
+        self,
+        start: int,
+        end: int,
+        where: Mapping[str, str] | None = None,
+        *,
+        order: str = "cost",
+        limit: int | None = 10,
+    ) -> list[dict[str, Any]]:
+        """The rows of calls: the dearest first, or (`order="started"`) the oldest."""
+        query = select(calls).where(*self._within(start, end), *self._conditions(calls, where or {}))
+        if order == "cost":
+            # Unpriced ones have no place among the dearest, and NULL sorts differently from database to database.
+            query = query.where(calls.c.cost.is_not(None)).order_by(calls.c.cost.desc(), calls.c.id)
+        else:
+            query = query.order_by(calls.c.started, calls.c.id)
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query.limit(limit)).mappings()]
+
+    def known(self) -> tuple[int, int] | None:
+        """The unix seconds between which there are calls, whole hours; None in an empty ledger."""
+        with self._engine.connect() as connection:
+            first, last = connection.execute(select(func.min(hours.c.hour), func.max(hours.c.hour))).one()
+        return None if first is None else (first * HOUR, (last + 1) * HOUR)
+
+    def missing(self) -> int:
+        """Calls that were made and are not in the ledger: dropped, or lost with a process that was killed."""
+        with self._engine.connect() as connection:
+            return int(connection.execute(select(func.sum(writers.c.dropped + writers.c.lost))).scalar() or 0)
+
+    # Inside.
+
+    def _rows(
+        self, start: int, end: int, by: tuple[str, ...], where: Mapping[str, str]
+    ) -> Iterator[tuple[Sequence[Any], Sums]]:
+        if end <= start:
+            return
+        table = _totals_for({*by, *where})
+        with self._engine.connect() as connection:
+            if table is None:
+                yield from self._read(connection, self._of_calls(start, end, by, where), len(by))
+                return
+            first, last = -(-start // HOUR), end // HOUR
+            if first >= last:
+                yield from self._read(connection, self._of_calls(start, end, by, where), len(by))
+                return
+            yield from self._read(connection, self._of_totals(table, first, last, by, where), len(by))
+            for edge in ((start, first * HOUR), (last * HOUR, end)):
+                if edge[0] < edge[1]:
+                    yield from self._read(connection, self._of_calls(*edge, by, where), len(by))
+
+    @staticmethod
+    def _read(connection: Any, query: Select[Any], keys: int) -> Iterator[tuple[Sequence[Any], Sums]]:
+        for row in connection.execute(query):
+            rest = iter(row[keys:])
+            # Money comes in two parts, since a sum of picodollars can be more than a database counts.
+            sums = [
+                int(next(rest) or 0) * _PICO_A_MICRO + int(next(rest) or 0) if name in _MONEY else int(next(rest) or 0)
+                for name in MEASURES
+            ]
+            if sums[0]:
+                yield row[:keys], Sums(*sums)
+
+    def _of_totals(
+        self, table: Table, first: int, last: int, by: tuple[str, ...], where: Mapping[str, str]
+    ) -> Select[Any]:
+        c = table.c
+        conditions: list[ColumnElement[bool]] = [c.hour >= first, c.hour < last]
+        if table is spenders:
+            kind = next(name for name in (*by, *where) if name in SPENDERS)
+            conditions.append(c.kind == kind)
+            keys = [c.value if name == kind else c[name] for name in by]
+            conditions += [c.value == value for value in where.values()]
+        else:
+            keys = [c[name] for name in by]
+            conditions += self._conditions(table, where)
+        return select(*keys, *_summed({name: c[name] for name in MEASURES})).where(*conditions).group_by(*keys)
+
+    def _of_calls(self, start: int, end: int, by: tuple[str, ...], where: Mapping[str, str]) -> Select[Any]:
+        keys = [self._column(calls, name) for name in by]
+        conditions = [*self._within(start, end), *self._conditions(calls, where)]
+        return select(*keys, *_summed(measured())).where(*conditions).group_by(*keys)
+
+    @staticmethod
+    def _within(start: int, end: int) -> list[ColumnElement[bool]]:
+        c = calls.c
+        # The hour has the index.
+        found = [c.hour >= start // HOUR, c.hour <= (end - 1) // HOUR]
+        if start % HOUR:
+            found.append(c.started >= start * _NS)
+        if end % HOUR:
+            found.append(c.started < end * _NS)
+        return found
+
+    def _conditions(self, table: Table, where: Mapping[str, str]) -> list[ColumnElement[bool]]:
+        found = []
+        for name, value in where.items():
+            column = self._column(table, name)
+            if table is calls and not value:
+                column = func.coalesce(column, "")
+            found.append(column == value)
+        return found
+
+    def _column(self, table: Table, name: str) -> ColumnElement[Any]:
+        if name.startswith("tag."):
+            key = name.removeprefix("tag.")
+            if self._engine.dialect.name == "postgresql":
+                return func.json_extract_path_text(cast(calls.c.tags, JSON), key)
+            return func.json_extract(calls.c.tags, f'$."{key}"')
+        if name not in table.c:
+            raise ValueError(f"{name!r} is no column of the ledger; there are {', '.join(NARROWED_BY)}, and tag.<name>")
+        return table.c[name]
+
+
+NARROWED_BY: Final = tuple(
+    dict.fromkeys((*DIMENSIONS, *ATTRIBUTION, "request_model", "response_model", "geo", "message", "error_type"))
+)
+"""Columns that `where` and `by` take."""
+
+
+def _totals_for(names: set[str]) -> Table | None:
+    """The totals that are told apart by these names; None: only the calls are."""
+    if names <= {"hour", *DIMENSIONS}:
+        return hours
+    if len(names - {"hour"}) == 1 and names & set(SPENDERS):
+        return spenders
+    return None
+
+
+def _summed(columns: Mapping[str, ColumnElement[Any]]) -> Iterable[ColumnElement[Any]]:
+    for name in MEASURES:
+        column = columns[name]
+        if name in _MONEY:
+            yield func.sum(column // _PICO_A_MICRO)
+            yield func.sum(column % _PICO_A_MICRO)
+        else:
+            yield func.sum(column)
