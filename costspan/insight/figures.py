@@ -25,6 +25,7 @@ from costspan_processor.ledger.schema import (
     calls,
     hours,
     measured,
+    series,
     spenders,
     writers,
 )
@@ -231,15 +232,25 @@ class Figures:
     ) -> Select[Any]:
         c = table.c
         conditions: list[ColumnElement[bool]] = [c.hour >= first, c.hour < last]
+        sums = list(_summed({name: c[name] for name in MEASURES}))
         if table is spenders:
             kind = next(name for name in (*by, *where) if name in SPENDERS)
-            conditions.append(c.kind == kind)
             keys = [c.value if name == kind else c[name] for name in by]
-            conditions += [c.value == value for value in where.values()]
-        else:
+            conditions += [c.kind == kind, *(c.value == value for value in where.values())]
+            return select(*keys, *sums).where(*conditions).group_by(*keys)
+        if where:
+            conditions.append(c.series.in_(select(series.c.id).where(*self._conditions(series, where))))
+        if set(by) <= {"hour"}:
             keys = [c[name] for name in by]
-            conditions += self._conditions(table, where)
-        return select(*keys, *_summed({name: c[name] for name in MEASURES})).where(*conditions).group_by(*keys)
+            return select(*keys, *sums).where(*conditions).group_by(*keys)
+        # By number first, and by what it stands for after that: a number is quick to compare.
+        keys = [c[name] for name in ("hour", "series") if name in {*by, "series"}]
+        inner = select(*keys, *(sum_.label(f"sum{at}") for at, sum_ in enumerate(sums)))
+        totals = inner.where(*conditions).group_by(*keys).subquery()
+        names = [totals.c.hour if name == "hour" else series.c[name] for name in by]
+        outer = [func.sum(totals.c[f"sum{at}"]) for at in range(len(sums))]
+        joined = totals.join(series, series.c.id == totals.c.series)
+        return select(*names, *outer).select_from(joined).group_by(*names)
 
     def _of_calls(self, start: int, end: int, by: tuple[str, ...], where: Mapping[str, str]) -> Select[Any]:
         keys = [self._column(calls, name) for name in by]

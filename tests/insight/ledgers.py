@@ -33,6 +33,8 @@ from costspan_processor.ledger.schema import (
     hours,
     measured,
     metadata,
+    series,
+    series_id,
     spenders,
     writers,
 )
@@ -179,8 +181,24 @@ def _fill(engine: Engine, made: Iterable[dict[str, Any]]) -> None:
             written += len(some)
         sums = [func.sum(measured()[name]) for name in MEASURES]
         key = [calls.c.hour, *(func.coalesce(calls.c[name], "") for name in DIMENSIONS)]
-        names = ["hour", *DIMENSIONS, *MEASURES]
-        connection.execute(insert(hours).from_select(names, select(*key, *sums).group_by(*key)))
+        totals = connection.execute(select(*key, *sums).group_by(*key)).all()
+        size = len(DIMENSIONS)
+        kinds = {series_id(row[1 : size + 1]): row[1 : size + 1] for row in totals}
+        if totals:
+            connection.execute(
+                insert(series), [{"id": id_, **dict(zip(DIMENSIONS, kind, strict=True))} for id_, kind in kinds.items()]
+            )
+            connection.execute(
+                insert(hours),
+                [
+                    {
+                        "hour": row[0],
+                        "series": series_id(row[1 : size + 1]),
+                        **dict(zip(MEASURES, row[size + 1 :], strict=True)),
+                    }
+                    for row in totals
+                ],
+            )
         for kind in SPENDERS:
             spent = select(calls.c.hour, literal(kind), calls.c[kind], *sums).where(calls.c[kind].is_not(None))
             names = ["hour", "kind", "value", *MEASURES]
