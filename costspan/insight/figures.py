@@ -85,6 +85,10 @@ class Sums:
         """Both together."""
         return Sums(*(getattr(self, name) + getattr(other, name) for name in MEASURES))
 
+    def __sub__(self, other: Sums) -> Sums:
+        """What is left without the other."""
+        return Sums(*(getattr(self, name) - getattr(other, name) for name in MEASURES))
+
     @property
     def tokens(self) -> int:
         """Input and output."""

@@ -7,12 +7,14 @@ JSON, CSV or HTML. Amounts are exact `Decimal`s of USD, and None where there is 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypedDict, get_args
 
 from costspan.insight.figures import COLUMNS, HOUR, Sums, usd
 from costspan_processor.budgets.periods import is_window, period_at, window_at, zone_of
+from costspan_processor.ledger.schema import DIMENSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,8 +39,9 @@ _GROUPS: Final = {
     "team": ("team",),
     "persona": ("persona",),
     "service": ("service",),
-    "user": ("user",),
 }
+_VALUES: Final = 5
+"""Values of a budget per value that are shown although they are far from the limit."""
 _MOST: Final = 20
 """Groups that a breakdown lists by name; what is left is one line, so that shares add up to all."""
 
@@ -164,13 +167,16 @@ def build(
         if where:
             # Of a conversation the days around it tell nothing.
             report["by_day"] = _trimmed(report["by_day"])
+    # One walk through the totals serves all that they are told apart by.
+    cube = figures.sums(period.start, period.end, DIMENSIONS, where)
+    total = sum(cube.values(), Sums())
     for name, columns in _GROUPS.items():
-        report[f"by_{name}"] = breakdown(figures, period.start, period.end, columns, where, total)
+        report[f"by_{name}"] = groups(together(cube, columns), total)
+    users = figures.sums(period.start, period.end, ("user",), where)
+    report["by_user"] = groups(users, total)
     report["unpriced"] = [
         {"provider": provider, "model": model, "status": status, "calls": sums.unpriced}
-        for (provider, model, status), sums in figures.sums(
-            period.start, period.end, ("provider", "model", "status"), where
-        ).items()
+        for (provider, model, status), sums in together(cube, ("provider", "model", "status")).items()
         if sums.unpriced
     ]
     report["top_calls"] = [told(row, zone) for row in figures.calls(period.start, period.end, where)]
@@ -179,28 +185,29 @@ def build(
     return report
 
 
-def breakdown(
-    figures: Figures,
-    start: int,
-    end: int,
-    columns: Sequence[str],
-    where: Mapping[str, str],
-    total: Sums,
-    most: int = _MOST,
-) -> list[Group]:
-    """Groups by the values of columns, dearest first. Empty where nobody has said any."""
-    found = figures.sums(start, end, columns, where)
-    # Calls without a user have no row among the users' totals.
-    left = Sums(*(getattr(total, name) - sum(getattr(s, name) for s in found.values()) for name in Sums.__slots__))
+def together(cube: Mapping[tuple[str, ...], Sums], columns: Sequence[str]) -> dict[tuple[str, ...], Sums]:
+    """Sums by some of `DIMENSIONS`, of sums by all of them; dearest first."""
+    places = [DIMENSIONS.index(column) for column in columns]
+    found: dict[tuple[str, ...], Sums] = defaultdict(Sums)
+    for values, sums in cube.items():
+        found[tuple(values[place] for place in places)] += sums
+    return dict(sorted(found.items(), key=lambda item: (-item[1].cost, -item[1].calls, item[0])))
+
+
+def groups(found: Mapping[tuple[str, ...], Sums], total: Sums, most: int = _MOST) -> list[Group]:
+    """Lines of a breakdown, dearest first, that add up to the total. Empty where nobody has said any of the names."""
+    left = total - sum(found.values(), Sums())
     if left.calls:
-        blank = ("",) * len(columns)
-        found[blank] = found.get(blank, Sums()) + left
+        # Calls without a user have no row among the users' totals.
+        blank = ("",) * len(next(iter(found), ("",)))
+        found = {**found, blank: found.get(blank, Sums()) + left}
     if not any(any(values) for values in found):
         return []
     named = [("/".join(value or NOT_SAID for value in values), sums) for values, sums in found.items()]
-    rest = sum((sums for _, sums in named[most:]), Sums())
     lines = [group(name, sums, total) for name, sums in named[:most]]
-    return [*lines, group(f"{OTHERS}: {len(named) - most}", rest, total)] if len(named) > most else lines
+    if len(named) > most:
+        lines.append(group(f"{OTHERS}: {len(named) - most}", sum((sums for _, sums in named[most:]), Sums()), total))
+    return lines
 
 
 def group(name: str, sums: Sums, total: Sums) -> Group:
@@ -261,10 +268,11 @@ def budget_lines(figures: Figures, budget: Budget, at: int) -> list[BudgetLine]:
     end = min(period.end, at + 1)
     if per is None:
         return [_line(budget, budget.name, period, figures.total(period.start, end, narrowed).cost, at, "")]
-    found = [(values[0], sums) for values, sums in figures.sums(period.start, end, (per,), narrowed).items()]
-    lines = [
-        _line(budget, f"{budget.name} of {value}", period, sums.cost, at, "") for value, sums in found[:_MOST] if value
+    found = [
+        (values[0], sums) for values, sums in figures.sums(period.start, end, (per,), narrowed).items() if values[0]
     ]
+    lines = [_line(budget, f"{budget.name} of {value}", period, sums.cost, at, "") for value, sums in found]
+    lines = [*lines[:_VALUES], *(line for line in lines[_VALUES:] if line["status"] != "ok")]
     return lines or [_line(budget, budget.name, period, 0, at, f"no calls that tell of {budget.per}")]
 
 
@@ -304,9 +312,14 @@ def _line(budget: Budget, name: str, period: Stretch, spent: int | None, at: int
     )
 
 
-def _previous(figures: Figures, kind: str, period: Stretch, zone: str, total: Sums, now: float) -> dict[str, Any]:
-    """The period before, up to the same age if this one is still going on."""
+def _previous(
+    figures: Figures, kind: str, period: Stretch, zone: str, total: Sums, now: float
+) -> dict[str, Any] | None:
+    """The period before, up to the same age if this one is still going on; None where the ledger was not there yet."""
     before = period_at(kind, period.start - 1, zone)
+    known = figures.known()
+    if known is None or known[0] >= before.end:
+        return None
     age = min(period.end, math.ceil(now)) - period.start
     end = before.end if period.end <= now else min(before.end, before.start + age)
     sums = figures.total(before.start, end)
