@@ -1,0 +1,355 @@
+"""A priced call -> its row in `calls`, and what that row adds to the totals.
+
+Off the hot path: the writer's thread makes rows of what was kept. A row is a tuple in the order of `COLUMNS`.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import uuid4
+
+from costspan_pricing import METERS, PICO
+from costspan_processor.attribution import KEYS
+from costspan_processor.conventions import RESPONSE_ID, Plain
+from costspan_processor.ledger.schema import ATTRIBUTION, DIMENSIONS, MEASURES, SPENDERS, UNPRICED, calls
+from costspan_processor.translation import in_convention
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from opentelemetry.trace import SpanContext
+
+    from costspan_pricing import Cost, RateCard, Usage
+    from costspan_processor.attribution import Attribution
+    from costspan_processor.enrich import Priced
+
+Row = tuple[Any, ...]
+
+COLUMNS: Final = tuple(calls.columns.keys())
+PLACE: Final[Mapping[str, int]] = {name: place for place, name in enumerate(COLUMNS)}
+"""Where in a row a column stands."""
+
+AT_MOST: Final = 10**18
+"""No figure of a call is larger, in any unit: what is larger is no figure ($1 million, a billion billion tokens)."""
+
+PROMPT: Final = "costspan.prompt.hash"
+PREFIX: Final = "costspan.prompt.prefix_hash"
+PREFIX_SHARE: Final = "costspan.prompt.prefix_share"
+
+_HOUR_NS: Final = 3_600 * 10**9
+_FOREVER: Final = float("inf")
+_CACHE_READ: Final = "gen_ai.usage.cache_read.input_tokens"
+_CACHE_WRITE: Final = "gen_ai.usage.cache_write.input_tokens"
+_REASONING: Final = "gen_ai.usage.reasoning.output_tokens"
+_TAG: Final = "costspan.tag."
+_KEYS: Final = tuple(KEYS[name] for name in (*ATTRIBUTION, "message"))
+_NOBODY: Final = (None,) * (len(_KEYS) + 1)
+_CARDS_AT_MOST: Final = 512
+_NO_SERVICE: Final = "unknown_service"
+
+
+class Kept(NamedTuple):
+    """A call as the hot path keeps it: nothing is worked out there."""
+
+    priced: Priced | Plain
+    who: Attribution | None
+    at: int
+    """Unix ns."""
+    duration: float | None
+    """Seconds."""
+    first_chunk: float | None
+    span: SpanContext | None
+    own_span: bool
+    """Whether the span is this call's own, and not that of whatever is around it."""
+    attributes: Mapping[str, Any]
+    scope: str | None
+    """The library that made the span, and the attributes of its resource; None if the call is our instrumentation's."""
+    resource: Mapping[str, Any] | None
+
+
+class Rows:
+    """Makes rows, and remembers what rows have in common."""
+
+    def __init__(self, writer: str, service: str | None) -> None:
+        self._writer = writer
+        self._service = _service(service)
+        self._sheets: dict[tuple[RateCard, int], dict[str, tuple[str, str, int]]] = {}
+
+    def row(self, kept: Kept, sequence: int) -> Row:
+        """The row of a call. Raises ValueError for figures that cannot be."""
+        (priced, who, at, duration, first_chunk, span, own_span, attributes, scope, resource) = kept
+        reading = priced.reading
+        kind = reading.kind
+        service = self._service
+        if scope is not None:
+            attributes = in_convention(attributes, scope, resource)
+            if resource is not None:
+                service = _service(resource.get("service.name"))
+        get = attributes.get
+        trace_id = span_id = identity = None
+        if span is not None and span.is_valid:
+            trace_id = f"{span.trace_id:032x}"
+            if own_span:
+                span_id = f"{span.span_id:016x}"
+                identity = f"{trace_id}:{span_id}"
+        response_id = get(RESPONSE_ID)
+        port = kind.server_port
+        server = kind.server_address if port is None else f"{kind.server_address or ''}:{port}"
+        share = get(PREFIX_SHARE)
+        money = self._of_plain(priced, attributes) if isinstance(priced, Plain) else _of_any(priced, attributes)
+        return (
+            identity or uuid4().hex,
+            self._writer,
+            sequence,
+            trace_id,
+            span_id,
+            None if response_id is None else str(response_id),
+            at,
+            at // _HOUR_NS,
+            _nanoseconds(duration),
+            _nanoseconds(first_chunk),
+            service,
+            kind.provider,
+            kind.response_model or kind.request_model,
+            kind.request_model,
+            kind.response_model,
+            kind.operation,
+            kind.tier,
+            kind.geo,
+            server,
+            *_attribution(who, attributes, own=scope is None),
+            priced.status,
+            kind.error_type,
+            kind.aborted,
+            *money,
+            _text(get(PROMPT)),
+            _text(get(PREFIX)),
+            round(share * 1000) if isinstance(share, float) else share if type(share) is int else None,
+        )
+
+    def _of_plain(self, priced: Plain, attributes: Mapping[str, Any]) -> Row:
+        """The columns from `input_tokens` to `price_source` of a call of text alone, without the objects of a cost."""
+        prompt, cached, output, reasoning = priced.plain
+        total, sent, read, received, saved = priced.quote
+        card = priced.card
+        if prompt > AT_MOST or output > AT_MOST or total > AT_MOST:
+            raise ValueError(f"no call costs {total} picodollars for {prompt} and {output} tokens")
+        sheet = self._sheet(card, prompt)
+        used = (
+            ("input", prompt - cached), ("cache_read", cached), ("output", output - reasoning),
+            ("output_reasoning", reasoning),
+        )  # fmt: skip
+        lines = []
+        for meter, quantity in used:
+            if quantity:
+                head, tail, rate = sheet[meter]
+                lines.append(f"{head}{quantity}{tail}{quantity * rate}]")
+        usage = ", ".join([f'"{meter}": {quantity}' for meter, quantity in used if quantity])
+        return (
+            prompt,
+            _said(cached, _CACHE_READ, attributes),
+            None,
+            priced.output_tokens,
+            _said(reasoning, _REASONING, attributes),
+            f"{{{usage}}}",
+            "estimated" if priced.kind.estimated else None,
+            total,
+            sent if prompt != cached else None,
+            received if output else None,
+            read if cached else None,
+            None,
+            None,
+            saved,
+            0,
+            f"[{', '.join(lines)}]",
+            "local",
+            None,
+            card.book,
+            card.layer,
+            card.source,
+        )
+
+    def _sheet(self, card: RateCard, prompt: int) -> dict[str, tuple[str, str, int]]:
+        """Of a card's meters, for a prompt of this length: what a line has before its quantity and after it."""
+        longer = 0
+        for limit in card.limits:
+            longer += prompt > limit
+        found = self._sheets.get((card, longer))
+        if found is None:
+            if len(self._sheets) >= _CARDS_AT_MOST:
+                self._sheets.clear()
+            rates = card.rates(prompt)
+            found = self._sheets[card, longer] = {}
+            for meter in ("input", "cache_read", "output", "output_reasoning"):
+                if meter in rates:
+                    rate = rates[meter]
+                    usd = (Decimal(rate.numerator * rate.per) / PICO).normalize()
+                    head = f"[{json.dumps(card.model)}, {json.dumps(meter)}, "
+                    found[meter] = head, f', "{usd:f}", {rate.per}, ', rate.numerator
+        return found
+
+
+def _of_any(priced: Priced, attributes: Mapping[str, Any]) -> Row:
+    """The columns from `input_tokens` to `price_source` of any call."""
+    cost, reading = priced.cost, priced.reading
+    tokens, usage = reading.tokens, reading.usage
+    local = cost.local
+    components = priced.components
+    reasoning = sum(part.quantities.get("output_reasoning", 0) for part in _usages(reading))
+    flags = [*cost.flags]
+    if usage is not None and usage.inconsistent and "inconsistent" not in flags:
+        flags.append("inconsistent")
+    flags += [name for name, held in (("guessed", reading.guessed), ("estimated", reading.kind.estimated)) if held]
+    figures = (
+        _count(reading.input_tokens),
+        _said(tokens.get("cache_read"), _CACHE_READ, attributes),
+        _said(tokens.get("cache_write"), _CACHE_WRITE, attributes),
+        _count(reading.output_tokens),
+        _said(reasoning, _REASONING, attributes),
+    )
+    amounts = (
+        priced.total,
+        components.get("input"),
+        components.get("output"),
+        components.get("cache_read"),
+        components.get("cache_write"),
+        components.get("other"),
+        priced.saved,
+        priced.write_premium,
+    )
+    book_total = None if local is None else local.total
+    if any(abs(figure) > AT_MOST for figure in (*figures, *amounts, book_total) if figure is not None):
+        raise ValueError(f"no call costs {priced.total} picodollars for {reading.input_tokens} tokens")
+    return (
+        *figures,
+        _usage_text(reading),
+        " ".join(flags) or None,
+        *amounts,
+        _lines_text(cost),
+        None if priced.total is None else cost.source,
+        book_total,
+        cost.book or None,
+        cost.layer or None,
+        cost.period_source or None,
+    )
+
+
+def _usages(reading: Any) -> list[Usage]:
+    return [*([] if reading.usage is None else [reading.usage]), *(part for _, part in reading.parts)]
+
+
+def _usage_text(reading: Any) -> str | None:
+    if not _usages(reading):
+        return None
+    said: dict[str, Any] = {} if reading.usage is None else _natural(reading.usage)
+    if reading.parts:
+        said["parts"] = [{"model": model, "usage": _natural(part)} for model, part in reading.parts]
+    return json.dumps(said)
+
+
+def _natural(usage: Usage) -> dict[str, float]:
+    """Quantities in the meters' units: 95.5 seconds. No money is made from these."""
+    scales = ((meter, quantity, METERS[meter].scale if meter in METERS else 1) for meter, quantity in _in(usage))
+    return {
+        meter: quantity // scale if quantity % scale == 0 else quantity / scale for meter, quantity, scale in scales
+    }
+
+
+def _in(usage: Usage) -> Sequence[tuple[str, int]]:
+    return tuple(usage.quantities.items())
+
+
+def _lines_text(cost: Cost) -> str | None:
+    lines = [
+        [line.model, line.meter, _number(line.quantity), None if line.rate is None else f"{line.rate:f}", *line[4:]]
+        for line in cost.lines
+    ]
+    return json.dumps(lines) if lines else None
+
+
+def _number(quantity: int | Decimal) -> int | str:
+    if isinstance(quantity, Decimal) and quantity % 1:
+        return f"{quantity.normalize():f}"
+    return int(quantity)
+
+
+def _said(tokens: int | None, key: str, attributes: Mapping[str, Any]) -> int | None:
+    """None where nobody has said that there were none."""
+    return tokens or (0 if key in attributes else None)
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int else None
+
+
+def _nanoseconds(seconds: float | None) -> int | None:
+    return round(seconds * 1e9) if seconds is not None and 0 <= seconds < _FOREVER else None
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _service(name: object) -> str | None:
+    """The service's name; None for what OpenTelemetry puts there if nobody has said one."""
+    return None if name is None or str(name).startswith(_NO_SERVICE) else str(name)
+
+
+def _attribution(who: Attribution | None, attributes: Mapping[str, Any], *, own: bool) -> Row:
+    """Whom the call is for, and its tags. Its span carries the same: the block's own, if we made the span."""
+    told = _NOBODY[:-1] if who is None else tuple(map(who.attributes.get, _KEYS))
+    said = tuple(map(attributes.get, _KEYS))
+    first, second = (told, said) if own else (said, told)
+    values = [_text(other if one is None else one) for one, other in zip(first, second, strict=True)]
+    tags: dict[str, str] = {}
+    for source in (attributes if not own else {}, who.attributes if who is not None else {}):
+        for key, value in source.items():
+            if key.startswith(_TAG):
+                tags.setdefault(key[len(_TAG) :], str(value))
+    return (*values, json.dumps(tags, sort_keys=True) if tags else None)
+
+
+# ---------------------------------------------------------------------- what a row adds to totals
+
+
+_summed = tuple(name for name in MEASURES if name in PLACE and name not in {"aborted", "timed"})
+_hour_of: Final[Callable[[Row], Row]] = itemgetter(PLACE["hour"], *(PLACE[name] for name in DIMENSIONS))
+_spenders_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in SPENDERS))
+_figures_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in _summed))
+_facts_of: Final[Callable[[Row], Row]] = itemgetter(
+    *(PLACE[n] for n in ("status", "error_type", "aborted", "duration"))
+)
+_in_order: Final[Callable[[Row], Row]] = itemgetter(
+    *(("calls", "failed", "aborted", "unpriced", "timed", *_summed).index(name) for name in MEASURES)
+)
+
+
+def measures(row: Row) -> Row:
+    """What a row adds to each of `MEASURES`, as `schema.measured` says it in SQL."""
+    status, error_type, aborted, duration = _facts_of(row)
+    failed = status == "no_usage" and error_type is not None
+    unpriced = status in UNPRICED and not failed
+    figures = [0 if figure is None else figure for figure in _figures_of(row)]
+    return _in_order((1, int(failed), int(aborted), int(unpriced), int(duration is not None), *figures))
+
+
+def totals(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """What rows add to `hours` and to `spenders`, as rows of these, in the order of their keys."""
+    hours: dict[Row, list[int]] = {}
+    spenders: dict[Row, list[int]] = {}
+    for row in rows:
+        adds = measures(row)
+        hour, *dimensions = _hour_of(row)
+        _add(hours, (hour, *[value or "" for value in dimensions]), adds)
+        for kind, value in zip(SPENDERS, _spenders_of(row), strict=True):
+            if value is not None:
+                _add(spenders, (hour, kind, value), adds)
+    return [[(*key, *sums[key]) for key in sorted(sums)] for sums in (hours, spenders)]  # type: ignore[return-value]
+
+
+def _add(sums: dict[Row, list[int]], key: Row, adds: Row) -> None:
+    held = sums.get(key)
+    sums[key] = list(adds) if held is None else [one + other for one, other in zip(held, adds, strict=True)]
