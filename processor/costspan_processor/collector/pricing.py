@@ -54,10 +54,12 @@ _NAMES_BYTES: Final = 2048
 class _Place:
     """A resource and a scope: where spans come from."""
 
-    __slots__ = ("process", "resource", "scope", "small")
+    __slots__ = ("process", "resource", "scope", "small", "tells")
 
     def __init__(self, parts: tuple[tuple[bytes, ...], tuple[bytes, ...]]) -> None:
         of_resource, of_scope = parts
+        self.tells = False
+        """Whether a call came from it in the latest request: most likely, one is in the next."""
         self.resource: Final = wire.resource_of(of_resource)
         self.scope: Final = wire.scope_of(of_scope)
         self.process: Final = hash(of_resource)
@@ -66,6 +68,14 @@ class _Place:
 
 def _is_small(parts: tuple[tuple[bytes, ...], tuple[bytes, ...]]) -> bool:
     return sum(map(len, chain(*parts))) <= _PLACE_BYTES
+
+
+def _tells(of_scope: bytes) -> bool:
+    """Whether a span in one of the `scope_spans` may tell of a call."""
+    try:
+        return not says_nothing(wire.names_in(of_scope))
+    except wire.DecodeError:
+        return wire.may_tell_of_a_call(of_scope)
 
 
 class _Shape:
@@ -248,17 +258,19 @@ class Pricer:
                 inside = of_scope.spans
                 raws = inside[:]
                 self.spans += len(raws)
-                if not wire.may_tell_of_a_call(whole):
+                place = self._places[tuple(of_resource.resource), tuple(of_scope.scope)]
+                if not place.tells and not _tells(whole):
                     others += raws
                     continue
                 opened.append((scopes, at, of_scope))
-                place = self._places[tuple(of_resource.resource), tuple(of_scope.scope)]
+                before = len(calls)
                 for index, (raw, span) in enumerate(zip(raws, wire.open_spans(whole).spans, strict=True)):
                     call = self._call(place, inside, index, raw, span)
                     if call is None:
                         others.append(raw)
                     else:
                         calls.append(call)
+                place.tells = len(calls) > before
         return calls, others, opened
 
     def _call(self, place: _Place, inside: Any, index: int, raw: bytes, span: Any) -> _Call | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DecodeError", "Memo", "Template", "appended", "attributes_of", "head_of", "keys_of", "links",
-    "may_tell_of_a_call", "open_request", "open_scope", "open_span", "open_spans", "resource_of", "scope_of",
+    "may_tell_of_a_call", "names_in", "open_request", "open_scope", "open_span", "open_spans", "resource_of", "scope_of",
     "small_counts", "text_of", "value_of", "with_attributes",
 ]  # fmt: skip
 
@@ -39,6 +39,9 @@ _SCHEMA: Final[Mapping[str, Mapping[str, tuple[int, str]]]] = {
     "ResourceSpans": {"resource": (1, "*"), "scope_spans": (2, "*")},
     "ScopeSpans": {"scope": (1, "*"), "spans": (2, "*")},
     "Spans": {"spans": (2, "*Span")},
+    # One span in many pieces, as far as protobuf can tell: it puts the attributes of all into one map.
+    "Merged": {"span": (2, "MergedSpan")},
+    "MergedSpan": {"attributes": (9, "*map")},
     "Resource": {"attributes": (1, "*")},
     "Scope": {"name": (1, "")},
     "Span": {
@@ -62,7 +65,7 @@ _SCHEMA: Final[Mapping[str, Mapping[str, tuple[int, str]]]] = {
     "Values": {"values": (1, "*Value")},
     "KeyValues": {"values": (1, "*KeyValue")},
 }
-"""Message -> field -> number and type: `*` repeated, `|` one of, then a name, or nothing for bytes."""
+"""Message -> field -> number and type: `*` repeated, `|` one of, then a name, or nothing for bytes; `*map` of them by text."""
 
 
 def _messages() -> dict[str, Any]:
@@ -71,13 +74,19 @@ def _messages() -> dict[str, Any]:
         message = file.message_type.add(name=name)
         for field, (number, kind) in fields.items():
             word = kind.lstrip("*|")
+            if word == "map":
+                entry = message.nested_type.add(name=f"{field.capitalize()}Entry")
+                entry.options.map_entry = True
+                entry.field.add(name="key", number=1, label=_FIELD.LABEL_OPTIONAL, type=_FIELD.TYPE_STRING)
+                entry.field.add(name="value", number=2, label=_FIELD.LABEL_OPTIONAL, type=_BYTES)
+                word = f"{name}.{entry.name}"
             made = message.field.add(
                 name=field,
                 number=number,
                 label=_FIELD.LABEL_REPEATED if kind.startswith("*") else _FIELD.LABEL_OPTIONAL,
-                type=_FIELD.TYPE_MESSAGE if word in _SCHEMA else _NAMES.get(word, _BYTES),
+                type=_NAMES.get(word, _FIELD.TYPE_MESSAGE if word else _BYTES),
             )
-            if word in _SCHEMA:
+            if made.type == _FIELD.TYPE_MESSAGE:
                 made.type_name = f".costspan.wire.{word}"
             if kind.startswith("|"):
                 if not message.oneof_decl:
@@ -134,6 +143,12 @@ def may_tell_of_a_call(raw: bytes) -> bool:
         or find(b".model") >= 0
         or find(b"service_tier") >= 0
     )
+
+
+def names_in(scope: bytes) -> Iterable[str]:
+    """The names of all attributes of the spans in one of the `scope_spans`. Raises DecodeError."""
+    found: Iterable[str] = _of["Merged"].FromString(scope).span.attributes
+    return found
 
 
 _HEAD: Final = struct.Struct("<20x8s2x8s")
