@@ -112,6 +112,9 @@ def run(
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the summary there, as JSON.")
     ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="While it runs, show on the terminal's last line what it has cost.")
+    ] = False,
 ) -> None:
     """Run a program and say what its LLM calls cost.
 
@@ -121,7 +124,7 @@ def run(
     from costspan.run import RunError, run
 
     try:
-        status = run(command, json)
+        status = run(command, json, live=live)
     except RunError as error:
         fail("costspan run", error, error.status)
     raise typer.Exit(status)

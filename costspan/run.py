@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import uuid
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,7 +28,7 @@ from costspan_processor.metrics import Totals
 from costspan_processor.observer import CostObserver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from costspan_processor.metrics import Table
 
@@ -41,6 +41,9 @@ _PAUSE = 20
 _LONGEST_PAUSE = 0.25
 """Seconds. A write of the counters that took longer than `_QUICK` is not repeated before `_PAUSE` times as long."""
 
+
+_LOOK = 0.5
+"""Seconds between two looks at what a program has cost."""
 
 _NAME_EXPORTERS = (
     "CONFIG_FILE", "TRACES_EXPORTER", "METRICS_EXPORTER", "EXPORTER_OTLP_ENDPOINT", "EXPORTER_OTLP_TRACES_ENDPOINT",
@@ -59,10 +62,11 @@ class RunError(Exception):
 # ------------------------------------------------------------------ around the program
 
 
-def run(command: Sequence[str], json_file: Path | None = None) -> int:
+def run(command: Sequence[str], json_file: Path | None = None, *, live: bool = False) -> int:
     """Run a program and report what its calls have cost; returns the exit status a shell would give.
 
-    The report goes to standard error, and as JSON to `json_file`. Raises `RunError`.
+    The report goes to standard error, and as JSON to `json_file`. `live`: while it runs, the last line of a terminal
+    says what it has cost so far. Raises `RunError`.
     """
     if not hasattr(signal, "sigwait") or not hasattr(os, "posix_spawnp"):
         raise RunError("this system has no POSIX signals; call costspan.init() in the program instead")
@@ -73,7 +77,8 @@ def run(command: Sequence[str], json_file: Path | None = None) -> int:
         return _supervised(command, os.environ)
     with tempfile.TemporaryDirectory(prefix="costspan-run-", ignore_cleanup_errors=True) as directory:
         path = os.pathsep.join(filter(None, [str(_SITE), os.environ.get("PYTHONPATH")]))
-        status = _supervised(command, {**os.environ, "PYTHONPATH": path, DIRECTORY: directory})
+        with _costs_so_far(Path(directory)) if live else nullcontext() as look:
+            status = _supervised(command, {**os.environ, "PYTHONPATH": path, DIRECTORY: directory}, look)
         rows = _rows(Path(directory))
         problems = [file.read_text(encoding="utf-8") for file in Path(directory).glob("*.problem")]
     if outer := os.environ.get(DIRECTORY):
@@ -83,8 +88,8 @@ def run(command: Sequence[str], json_file: Path | None = None) -> int:
     return status
 
 
-def _supervised(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a command to its end, passing on the signals that only we get."""
+def _supervised(command: Sequence[str], environment: Mapping[str, str], look: Callable[[], None] | None = None) -> int:
+    """Run a command to its end, passing on the signals that only we get, and calling `look` twice a second."""
     passed_on = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
     awaited = passed_on | {signal.SIGCHLD}
     # By default it may be dropped before anyone can wait for it.
@@ -100,7 +105,7 @@ def _supervised(command: Sequence[str], environment: Mapping[str, str]) -> int:
         status = 127 if isinstance(error, FileNotFoundError) else 126
         raise RunError(f"{command[0]!r} cannot be run ({error.strerror})", status) from None
     while True:
-        number, alone = _next_signal(awaited)
+        number, alone = _next_signal(awaited, look)
         if number == signal.SIGCHLD:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
@@ -111,8 +116,14 @@ def _supervised(command: Sequence[str], environment: Mapping[str, str]) -> int:
             os.kill(child, number)
 
 
-def _next_signal(awaited: set[signal.Signals]) -> tuple[int, bool]:
+def _next_signal(awaited: set[signal.Signals], look: Callable[[], None] | None) -> tuple[int, bool]:
     """The next signal, and whether it was sent to this process alone: Ctrl-C in a terminal reaches the program too."""
+    if look is not None and hasattr(signal, "sigtimedwait"):
+        while True:
+            look()
+            seen = signal.sigtimedwait(awaited, _LOOK)
+            if seen is not None:
+                return seen.si_signo, seen.si_code <= 0
     if hasattr(signal, "sigwaitinfo"):
         info = signal.sigwaitinfo(awaited)
         return info.si_signo, info.si_code <= 0
@@ -123,6 +134,20 @@ def _next_signal(awaited: set[signal.Signals]) -> tuple[int, bool]:
     except OSError:
         in_front = False
     return number, not (in_front and number in {signal.SIGINT, signal.SIGQUIT})
+
+
+@contextmanager
+def _costs_so_far(directory: Path) -> Iterator[Callable[[], None]]:
+    """Shows on the last line of the terminal what the program has cost, each time that it is called."""
+    from costspan.summaries import summarise
+    from costspan.terminal import LastLine, session_cost
+
+    def look() -> None:
+        total = summarise(_rows(directory))["total"]
+        line.show(session_cost(total["cost"], total["calls"], total["tokens"]["total"]))
+
+    with LastLine() as line:
+        yield look
 
 
 def _rows(directory: Path) -> list[Totals]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyte
 import pytest
 
 from costspan.demo.provider import DemoProvider
@@ -252,6 +257,47 @@ def test_ctrl_c_in_a_terminal_is_one_interrupt(run: Run) -> None:
     assert shown.count(b"KeyboardInterrupt") == 1
     assert b"by provider" in shown
     assert run.total[0] == 2
+
+
+def test_live_keeps_the_cost_on_the_last_line_of_a_terminal(run: Run) -> None:
+    program = f"""{CALL}
+call(times=2)
+for line in range(30):
+    print("line", line, flush=True)
+while not os.path.exists("seen"):
+    time.sleep(0.05)
+print("the end", flush=True)
+"""
+    (run.folder / "app.py").write_text(program, encoding="utf-8")
+    child, terminal = pty.fork()
+    if child == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 60, 0, 0))
+        os.chdir(run.folder)
+        command = run.command(sys.executable, "app.py")
+        command.insert(command.index("run") + 1, "--live")
+        os.execve(command[0], command, {**ENVIRONMENT, "TMPDIR": str(run.folder), "TERM": "xterm-256color"})
+    screen = pyte.Screen(60, 12)
+    shown = pyte.ByteStream(screen)
+    deadline = time.monotonic() + 30
+    while "Messages: 2" not in screen.display[-1]:
+        assert time.monotonic() < deadline, "\n".join(screen.display)
+        shown.feed(os.read(terminal, 65536))
+    assert screen.display[-1].rstrip() == "Session Cost: $0.012 | Messages: 2 | Tokens: 3.0k"
+    assert "line 29" in "\n".join(screen.display[:-1])  # what the program writes scrolls above it
+    (run.folder / "seen").touch()
+    with suppress(OSError):  # the other side is closed
+        while some := os.read(terminal, 65536):
+            shown.feed(some)
+    os.waitpid(child, 0)
+    os.close(terminal)
+    assert "Session Cost" not in "\n".join(screen.display)  # the report has its place
+    assert run.total == (2, "0.012")
+
+
+def test_live_says_nothing_where_there_is_no_terminal(run: Run) -> None:
+    command = [sys.executable, "-m", "costspan", "run", "--live", "--", sys.executable, "-c", "print('done')"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, "\x1b" in done.stderr) == (0, "done\n", False)
 
 
 def test_the_program_s_own_telemetry_stays_as_it_is(run: Run) -> None:
