@@ -6,11 +6,10 @@ Whole hours come from the hourly totals, so that a month of a million calls is q
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import JSON, cast, func, select
 
@@ -120,6 +119,18 @@ def usd(pico: int) -> Decimal:
     return Decimal(pico).scaleb(-12)
 
 
+class Spent(NamedTuple):
+    """What calls have cost, in picodollars, and how many they were."""
+
+    calls: int = 0
+    cost: int = 0
+
+    @property
+    def usd(self) -> Decimal:
+        """The cost, exact."""
+        return usd(self.cost)
+
+
 class Figures:
     """Reads a ledger. `start` is included, `end` is not, both in unix seconds; `where` narrows by columns of `calls`.
 
@@ -137,8 +148,8 @@ class Figures:
         Values are the empty text where nothing was said. `by` takes the columns that `where` takes.
         """
         found: dict[tuple[str, ...], Sums] = {}
-        for values, sums in self._rows(start, end, tuple(by), where or {}):
-            key = tuple("" if value is None else str(value) for value in values)
+        for values, measures in self._rows(MEASURES, start, end, tuple(by), where or {}):
+            key, sums = tuple("" if value is None else str(value) for value in values), Sums(*measures)
             found[key] = found[key] + sums if key in found else sums
         return dict(sorted(found.items(), key=lambda item: (-item[1].cost, -item[1].calls, item[0])))
 
@@ -146,26 +157,38 @@ class Figures:
         """All calls of a stretch of time together."""
         return self.sums(start, end, (), where).get((), Sums())
 
-    def by_hour(self, start: int, end: int, where: Mapping[str, str] | None = None) -> dict[int, Sums]:
-        """Sums by the unix second at which an hour (UTC) begins; hours without calls are left out."""
-        found: dict[int, Sums] = defaultdict(Sums)
-        for (hour,), sums in self._rows(start, end, ("hour",), where or {}):
-            found[int(hour) * HOUR] += sums
-        return dict(sorted(found.items()))
+    def spent(
+        self, start: int, end: int, by: Sequence[str] = (), where: Mapping[str, str] | None = None
+    ) -> dict[tuple[str, ...], Spent]:
+        """`sums` of calls and cost alone, which is several times faster."""
+        found: dict[tuple[str, ...], Spent] = {}
+        for values, (calls_, cost) in self._rows(Spent._fields, start, end, tuple(by), where or {}):
+            key = tuple("" if value is None else str(value) for value in values)
+            before = found.get(key, Spent())
+            found[key] = Spent(before.calls + calls_, before.cost + cost)
+        return dict(sorted(found.items(), key=lambda item: (-item[1].cost, -item[1].calls, item[0])))
 
-    def days(self, start: int, end: int, zone: str = "UTC", where: Mapping[str, str] | None = None) -> dict[date, Sums]:
-        """Sums of each local day that begins in a stretch of time, those without calls among them."""
+    def by_hour(self, start: int, end: int, where: Mapping[str, str] | None = None) -> dict[int, Spent]:
+        """By the unix second at which an hour (UTC) begins; hours without calls are left out."""
+        found = self.spent(start, end, ("hour",), where)
+        return dict(sorted((int(hour) * HOUR, spent) for (hour,), spent in found.items()))
+
+    def days(
+        self, start: int, end: int, zone: str = "UTC", where: Mapping[str, str] | None = None
+    ) -> dict[date, Spent]:
+        """By each local day that begins in a stretch of time or contains its start, those without calls among them."""
         edges = [period_at("day", start, zone).start]
         while edges[-1] < end:
             edges.append(period_at("day", edges[-1], zone).end)
         clock = zone_of(zone)
         days = [datetime.fromtimestamp(edge, clock).date() for edge in edges[:-1]]
         if any(edge % HOUR for edge in edges):
-            return {day: self.total(*ends, where) for day, ends in zip(days, pairwise(edges), strict=True)}
-        found = dict.fromkeys(days, Sums())
-        for second, sums in self.by_hour(edges[0], edges[-1], where).items():
+            ends = zip(days, pairwise(edges), strict=True)
+            return {day: self.spent(*edges, where=where).get((), Spent()) for day, edges in ends}
+        found = dict.fromkeys(days, Spent())
+        for second, spent in self.by_hour(edges[0], edges[-1], where).items():
             day = datetime.fromtimestamp(second, clock).date()
-            found[day] += sums
+            found[day] = Spent(found[day].calls + spent.calls, found[day].cost + spent.cost)
         return found
 
     def calls(
@@ -178,14 +201,19 @@ class Figures:
         limit: int | None = 10,
     ) -> list[dict[str, Any]]:
         """The rows of calls: the dearest first, or (`order="started"`) the oldest."""
-        query = select(calls).where(*self._within(start, end), *self._conditions(calls, where or {}))
+        c = calls.c
+        conditions = [*self._within(start, end), *self._conditions(calls, where or {})]
+        query = select(calls).order_by(c.started, c.id).limit(limit)
         if order == "cost":
-            # Unpriced ones have no place among the dearest, and NULL sorts differently from database to database.
-            query = query.where(calls.c.cost.is_not(None)).order_by(calls.c.cost.desc(), calls.c.id)
-        else:
-            query = query.order_by(calls.c.started, calls.c.id)
+            query = select(calls).order_by(c.cost.desc(), c.id).limit(limit)
+            conditions.append(c.cost.is_not(None))
         with self._engine.connect() as connection:
-            return [dict(row) for row in connection.execute(query.limit(limit)).mappings()]
+            if order == "cost" and limit is not None:
+                # What the last of them costs is read from the index alone; few rows are then left to sort.
+                dearest = select(c.cost).where(*conditions).order_by(c.cost.desc()).limit(limit)
+                last = connection.execute(select(func.min(dearest.subquery().c.cost))).scalar()
+                conditions.append(c.cost >= (last or 0))
+            return [dict(row) for row in connection.execute(query.where(*conditions)).mappings()]
 
     def known(self) -> tuple[int, int] | None:
         """The unix seconds between which there are calls, whole hours; None in an empty ledger."""
@@ -201,42 +229,45 @@ class Figures:
     # Inside.
 
     def _rows(
-        self, start: int, end: int, by: tuple[str, ...], where: Mapping[str, str]
-    ) -> Iterator[tuple[Sequence[Any], Sums]]:
+        self, names: Sequence[str], start: int, end: int, by: tuple[str, ...], where: Mapping[str, str]
+    ) -> Iterator[tuple[Sequence[Any], list[int]]]:
+        """The values of `by` and the sums of the measures, one row or more for each combination of values."""
         if end <= start:
             return
         table = _totals_for({*by, *where})
+        first, last = -(-start // HOUR), end // HOUR
+        if table is None or first >= last:
+            queries = [self._of_calls(names, start, end, by, where)]
+        else:
+            edges = ((start, first * HOUR), (last * HOUR, end))
+            queries = [self._of_totals(table, names, first, last, by, where)]
+            queries += [self._of_calls(names, *edge, by, where) for edge in edges if edge[0] < edge[1]]
         with self._engine.connect() as connection:
-            if table is None:
-                yield from self._read(connection, self._of_calls(start, end, by, where), len(by))
-                return
-            first, last = -(-start // HOUR), end // HOUR
-            if first >= last:
-                yield from self._read(connection, self._of_calls(start, end, by, where), len(by))
-                return
-            yield from self._read(connection, self._of_totals(table, first, last, by, where), len(by))
-            for edge in ((start, first * HOUR), (last * HOUR, end)):
-                if edge[0] < edge[1]:
-                    yield from self._read(connection, self._of_calls(*edge, by, where), len(by))
-
-    @staticmethod
-    def _read(connection: Any, query: Select[Any], keys: int) -> Iterator[tuple[Sequence[Any], Sums]]:
-        for row in connection.execute(query):
-            rest = iter(row[keys:])
-            # Money comes in two parts, since a sum of picodollars can be more than a database counts.
-            sums = [
-                int(next(rest) or 0) * _PICO_A_MICRO + int(next(rest) or 0) if name in _MONEY else int(next(rest) or 0)
-                for name in MEASURES
-            ]
-            if sums[0]:
-                yield row[:keys], Sums(*sums)
+            for query in queries:
+                for row in connection.execute(query):
+                    rest = iter(row[len(by) :])
+                    # Money comes in two parts, since a sum of picodollars can be more than a database counts.
+                    sums = [
+                        int(next(rest) or 0) * _PICO_A_MICRO + int(next(rest) or 0)
+                        if name in _MONEY
+                        else int(next(rest) or 0)
+                        for name in names
+                    ]
+                    if any(sums):
+                        yield row[: len(by)], sums
 
     def _of_totals(
-        self, table: Table, first: int, last: int, by: tuple[str, ...], where: Mapping[str, str]
+        self,
+        table: Table,
+        names: Sequence[str],
+        first: int,
+        last: int,
+        by: tuple[str, ...],
+        where: Mapping[str, str],
     ) -> Select[Any]:
         c = table.c
         conditions: list[ColumnElement[bool]] = [c.hour >= first, c.hour < last]
-        sums = list(_summed({name: c[name] for name in MEASURES}))
+        sums = list(_summed({name: c[name] for name in names}))
         if table is spenders:
             kind = next(name for name in (*by, *where) if name in SPENDERS)
             keys = [c.value if name == kind else c[name] for name in by]
@@ -251,15 +282,17 @@ class Figures:
         keys = [c[name] for name in ("hour", "series") if name in {*by, "series"}]
         inner = select(*keys, *(sum_.label(f"sum{at}") for at, sum_ in enumerate(sums)))
         totals = inner.where(*conditions).group_by(*keys).subquery()
-        names = [totals.c.hour if name == "hour" else series.c[name] for name in by]
+        shown = [totals.c.hour if name == "hour" else series.c[name] for name in by]
         outer = [func.sum(totals.c[f"sum{at}"]) for at in range(len(sums))]
         joined = totals.join(series, series.c.id == totals.c.series)
-        return select(*names, *outer).select_from(joined).group_by(*names)
+        return select(*shown, *outer).select_from(joined).group_by(*shown)
 
-    def _of_calls(self, start: int, end: int, by: tuple[str, ...], where: Mapping[str, str]) -> Select[Any]:
+    def _of_calls(
+        self, names: Sequence[str], start: int, end: int, by: tuple[str, ...], where: Mapping[str, str]
+    ) -> Select[Any]:
         keys = [self._column(calls, name) for name in by]
         conditions = [*self._within(start, end), *self._conditions(calls, where)]
-        return select(*keys, *_summed(measured())).where(*conditions).group_by(*keys)
+        return select(*keys, *_summed({name: measured()[name] for name in names})).where(*conditions).group_by(*keys)
 
     @staticmethod
     def _within(start: int, end: int) -> list[ColumnElement[bool]]:
@@ -308,8 +341,7 @@ def _totals_for(names: set[str]) -> Table | None:
 
 
 def _summed(columns: Mapping[str, ColumnElement[Any]]) -> Iterable[ColumnElement[Any]]:
-    for name in MEASURES:
-        column = columns[name]
+    for name, column in columns.items():
         if name in _MONEY:
             yield func.sum(column // _PICO_A_MICRO)
             yield func.sum(column % _PICO_A_MICRO)

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypedDict, get_args
 
-from costspan.insight.figures import COLUMNS, HOUR, Sums, usd
+from costspan.insight.figures import COLUMNS, HOUR, Spent, Sums, usd
 from costspan_processor.budgets.periods import is_window, period_at, window_at, zone_of
 from costspan_processor.ledger.schema import DIMENSIONS
 
@@ -136,7 +136,9 @@ def build(
             raise ValueError("the ledger is empty: nothing has been recorded yet")
         stretch = ("all", *known)
     period = Stretch(*stretch)
-    total = figures.total(period.start, period.end, where)
+    # One walk through the totals serves all that they are told apart by.
+    cube = figures.sums(period.start, period.end, DIMENSIONS, where)
+    total = sum(cube.values(), Sums())
     if where and not total.calls:
         raise ValueError(f"the ledger has no calls of {kind} {subject!r}" + _between(period))
     clock = zone_of(zone)
@@ -167,9 +169,6 @@ def build(
         if where:
             # Of a conversation the days around it tell nothing.
             report["by_day"] = _trimmed(report["by_day"])
-    # One walk through the totals serves all that they are told apart by.
-    cube = figures.sums(period.start, period.end, DIMENSIONS, where)
-    total = sum(cube.values(), Sums())
     for name, columns in _GROUPS.items():
         report[f"by_{name}"] = groups(together(cube, columns), total)
     users = figures.sums(period.start, period.end, ("user",), where)
@@ -267,7 +266,7 @@ def budget_lines(figures: Figures, budget: Budget, at: int) -> list[BudgetLine]:
     per = None if budget.per is None else str(columns[budget.per])
     end = min(period.end, at + 1)
     if per is None:
-        return [_line(budget, budget.name, period, figures.total(period.start, end, narrowed).cost, at, "")]
+        return [_line(budget, budget.name, period, _spent(figures, period.start, end, narrowed).cost, at, "")]
     found = [
         (values[0], sums) for values, sums in figures.sums(period.start, end, (per,), narrowed).items() if values[0]
     ]
@@ -322,7 +321,7 @@ def _previous(
         return None
     age = min(period.end, math.ceil(now)) - period.start
     end = before.end if period.end <= now else min(before.end, before.start + age)
-    sums = figures.total(before.start, end)
+    sums = _spent(figures, before.start, end)
     return {
         "id": before.id,
         "complete": end == before.end,
@@ -339,11 +338,15 @@ def _hours(figures: Figures, period: Stretch, clock: Any) -> list[Point]:
     second = period.start
     while second < period.end:
         following = min(second + HOUR, period.end)
-        sums = figures.total(second, following) if by_hour is None else by_hour.get(second, Sums())
+        sums = _spent(figures, second, following) if by_hour is None else by_hour.get(second, Spent())
         start = datetime.fromtimestamp(second, clock).isoformat()
         found.append(Point(start=start, calls=sums.calls, cost=sums.usd))
         second = following
     return found
+
+
+def _spent(figures: Figures, start: int, end: int, where: Mapping[str, str] | None = None) -> Spent:
+    return figures.spent(start, end, (), where).get((), Spent())
 
 
 def _trimmed(points: list[Point]) -> list[Point]:
