@@ -234,7 +234,7 @@ class Figures:
         """The values of `by` and the sums of the measures, one row or more for each combination of values."""
         if end <= start:
             return
-        table = _totals_for({*by, *where})
+        table = _totals_for(by, where)
         first, last = -(-start // HOUR), end // HOUR
         if table is None or first >= last:
             queries = [self._of_calls(names, start, end, by, where)]
@@ -320,7 +320,7 @@ class Figures:
             if self._engine.dialect.name == "postgresql":
                 return func.json_extract_path_text(cast(calls.c.tags, JSON), key)
             return func.json_extract(calls.c.tags, f'$."{key}"')
-        if name not in table.c:
+        if name not in {"hour", *NARROWED_BY}:
             raise ValueError(f"{name!r} is no column of the ledger; there are {', '.join(NARROWED_BY)}, and tag.<name>")
         return table.c[name]
 
@@ -331,13 +331,13 @@ NARROWED_BY: Final = tuple(
 """Columns that `where` and `by` take."""
 
 
-def _totals_for(names: set[str]) -> Table | None:
-    """The totals that are told apart by these names; None: only the calls are."""
-    if names <= {"hour", *DIMENSIONS}:
+def _totals_for(by: Sequence[str], where: Mapping[str, str]) -> Table | None:
+    """The totals that are told apart by these columns; None: only the calls are."""
+    names = {*by, *where} - {"hour"}
+    if names <= set(DIMENSIONS):
         return hours
-    if len(names - {"hour"}) == 1 and names & set(SPENDERS):
-        return spenders
-    return None
+    # Nobody's calls are in no row of the spenders'.
+    return spenders if len(names) == 1 and names <= set(SPENDERS) and all(where.values()) else None
 
 
 def _summed(columns: Mapping[str, ColumnElement[Any]]) -> Iterable[ColumnElement[Any]]:
