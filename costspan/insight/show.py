@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -30,6 +31,8 @@ _TITLES: Final = {
     "by_service": "By service",
     "by_user": "By user",
 }
+_MARKUP: Final = re.compile(r"[\\|\[\]<>*`]")
+"""What would be more than itself in a cell of Markdown: names come from whoever calls."""
 _CSV: Final = (
     "section", "name", "calls", "cost_usd", "share", "input_tokens", "output_tokens", "cache_read_tokens", "saved_usd",
     "unpriced", "failed", "aborted", "latency_s",
@@ -115,7 +118,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _unformulated(name: str) -> str:
-    """A name that no spreadsheet takes for a formula: names come from whoever calls."""
+    """A name that no spreadsheet takes for a formula."""
     return f"'{name}" if name[:1] in {"=", "+", "-", "@", "\t", "\r"} else name
 
 
@@ -134,7 +137,7 @@ def _templates() -> Environment:
         "usd": format_usd,
         "tokens": format_tokens,
         "share": format_share,
-        "cell": lambda text: str(text).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " "),
+        "cell": lambda text: _MARKUP.sub(r"\\\g<0>", " ".join(str(text).split())),
         "signed": lambda change: "new" if change is None else f"{change:+.0%}".replace("%", " %"),
         "seconds": lambda seconds: "—" if seconds is None else f"{seconds:.2f} s",
     }
