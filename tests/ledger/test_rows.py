@@ -217,7 +217,7 @@ def test_totals_are_what_the_schema_says_in_sql(some: list[Any]) -> None:
         said = connection.execute(select(*(measured()[name] for name in MEASURES)).order_by(calls.c.sequence)).all()
     engine.dispose()
     assert [tuple(one) for one in said] == [measures(row) for row in rows]
-    hours, spenders = totals(rows)
+    _, hours, spenders = totals(rows)
     assert sum(hour[-len(MEASURES)] for hour in hours) == len(rows)
     told = sum(row[COLUMNS.index(kind)] is not None for row in rows for kind in ("user", "session", "conversation"))
     assert sum(spender[-len(MEASURES)] for spender in spenders) == told

@@ -14,11 +14,11 @@ from uuid import uuid4
 from costspan_pricing import METERS, PICO
 from costspan_processor.attribution import KEYS
 from costspan_processor.conventions import RESPONSE_ID, Plain
-from costspan_processor.ledger.schema import ATTRIBUTION, DIMENSIONS, MEASURES, SPENDERS, UNPRICED, calls
+from costspan_processor.ledger.schema import ATTRIBUTION, DIMENSIONS, MEASURES, SPENDERS, UNPRICED, calls, series_id
 from costspan_processor.translation import in_convention
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from opentelemetry.trace import SpanContext
 
@@ -316,7 +316,8 @@ def _attribution(who: Attribution | None, attributes: Mapping[str, Any], *, own:
 
 
 _summed = tuple(name for name in MEASURES if name in PLACE and name not in {"aborted", "timed"})
-_hour_of: Final[Callable[[Row], Row]] = itemgetter(PLACE["hour"], *(PLACE[name] for name in DIMENSIONS))
+_HOUR: Final = PLACE["hour"]
+_series_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in DIMENSIONS))
 _spenders_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in SPENDERS))
 _figures_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in _summed))
 _facts_of: Final[Callable[[Row], Row]] = itemgetter(
@@ -336,18 +337,34 @@ def measures(row: Row) -> Row:
     return _in_order((1, int(failed), int(aborted), int(unpriced), int(duration is not None), *figures))
 
 
-def totals(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """What rows add to `hours` and to `spenders`, as rows of these, in the order of their keys."""
+class Totals(NamedTuple):
+    """What rows add to the tables of totals, as rows of these, in the order of their keys."""
+
+    series: list[Row]
+    hours: list[Row]
+    spenders: list[Row]
+
+
+def totals(rows: Iterable[Row]) -> Totals:
+    """What rows add to totals."""
+    ids: dict[Row, int] = {}
     hours: dict[Row, list[int]] = {}
     spenders: dict[Row, list[int]] = {}
     for row in rows:
         adds = measures(row)
-        hour, *dimensions = _hour_of(row)
-        _add(hours, (hour, *[value or "" for value in dimensions]), adds)
+        hour = row[_HOUR]
+        named = _series_of(row)
+        series = ids.get(named)
+        if series is None:
+            series = ids[named] = series_id([value or "" for value in named])
+        _add(hours, (hour, series), adds)
         for kind, value in zip(SPENDERS, _spenders_of(row), strict=True):
             if value is not None:
                 _add(spenders, (hour, kind, value), adds)
-    return [[(*key, *sums[key]) for key in sorted(sums)] for sums in (hours, spenders)]  # type: ignore[return-value]
+    return Totals(
+        sorted({(one, *[value or "" for value in named]) for named, one in ids.items()}),
+        *([(*key, *sums[key]) for key in sorted(sums)] for sums in (hours, spenders)),
+    )
 
 
 def _add(sums: dict[Row, list[int]], key: Row, adds: Row) -> None:
