@@ -15,6 +15,8 @@ from costspan.collector import collector
 from costspan.commands import fail, quiet_when_unread
 from costspan.doctor.command import doctor
 from costspan.grafana import command as grafana
+from costspan.insight import command as insight
+from costspan.insight import serve_command
 from costspan.otelcol.command import otelcol_config
 
 if TYPE_CHECKING:
@@ -33,7 +35,10 @@ app.add_typer(estimate.app, name="estimate")
 app.add_typer(prices.app, name="prices")
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(grafana.app, name="grafana")
+app.add_typer(serve_command.app, name="serve")
 app.command()(collector)
+app.command()(insight.report)
+app.command()(insight.top)
 app.command("otelcol-config")(otelcol_config)
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(doctor)
 
