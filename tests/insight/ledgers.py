@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import create_engine, event, func, insert, literal, select
+from sqlalchemy import func, insert, literal, select
 
 from costspan_pricing import PriceBook, Usage
 from costspan_processor.ledger.schema import (
@@ -32,12 +32,12 @@ from costspan_processor.ledger.schema import (
     calls,
     hours,
     measured,
-    metadata,
     series,
     series_id,
     spenders,
     writers,
 )
+from costspan_processor.ledger.store import open_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -75,13 +75,7 @@ def ledger(path: Path | str, calls: Iterable[Mapping[str, Any]] = (), *, book: P
 
     `book` has the prices, by default the bundled ones.
     """
-    engine = create_engine(f"sqlite:///{path}")
-
-    @event.listens_for(engine, "connect")
-    def _fast(connection: Any, _record: object) -> None:
-        connection.execute("PRAGMA synchronous = OFF")  # a test that loses its power has other worries
-
-    metadata.create_all(engine)
+    engine = open_ledger(str(path)).engine
     _fill(engine, rows(calls, book))
     return engine
 
