@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -35,19 +36,22 @@ from costspan.insight.serve.asked import (
 from costspan.insight.serve.audit import Audit
 from costspan.insight.serve.budgets import Held
 from costspan.insight.serve.gate import BASE, KEY, Gate, Refused
-from costspan.insight.serve.keys import Keys, of_environment
+from costspan.insight.serve.keys import Key, Keys, of_environment
 from costspan_pricing.estimate import Estimator
 from costspan_processor.budgets.periods import period_at, zone_of
 from costspan_processor.ledger.store import open_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Engine
 
+    from costspan.insight.analysis import MonthEnd
     from costspan.settings import Settings
     from costspan_pricing import Cost, PriceBook
     from costspan_pricing.estimate import Conversation, Estimate
+
+_log = logging.getLogger("costspan")
 
 REQUESTS_A_MINUTE: Final = 600
 """That one key may make, if nobody says otherwise: a page that is open makes about twenty."""
@@ -97,14 +101,21 @@ def app(
     figures, book = Figures(engine), price_book(settings)
     held = Held(settings, book, engine, figures)
     secret = settings.user_key.encode() or secrets.token_bytes(32)
-    inner = _Api(figures, engine, held, book, zone, secret, pseudonymise).application()
+    api = _Api(figures, engine, held, book, zone, secret, pseudonymise)
+
+    def begin() -> None:
+        try:
+            api.projected(time.time())
+        except SQLAlchemyError:
+            # Whoever asks will be told.
+            _log.warning("costspan: the ledger does not answer yet")
 
     def close() -> None:
         held.close()
         if opened is not None:
             opened.close()
 
-    return Gate(inner, known, Audit(engine), rate, close)  # type: ignore[arg-type]
+    return Gate(api.application(), known, Audit(engine), rate, begin=begin, close=close)
 
 
 class _Api:
@@ -122,6 +133,7 @@ class _Api:
         self._hidden = Users(secret)
         self._named = Users(None)
         self._always = always
+        self._projection: tuple[Any, MonthEnd] | None = None
 
     def users(self, query: Pseudonymised) -> Users:
         """Whoever asks for hashes gets them; whoever must get them cannot ask for names."""
@@ -145,8 +157,9 @@ class _Api:
         """A line of a breakdown."""
         key = {name: users.shown(value) if name == "user" else value for name, value in zip(names, values, strict=True)}
         shown = "/".join(value or NOT_SAID for value in key.values())
-        share = sums.cost / total.cost if total.cost else None
-        return {**told(sums), "key": key, "name": shown, "share": share}
+        line = told(sums)
+        share = sums.cost / total.cost if total.cost and line["cost"] is not None else None
+        return {**line, "key": key, "name": shown, "share": share}
 
     def groups(
         self, names: Sequence[str], time: Stretch, total: Sums, users: Users, limit: int
@@ -155,6 +168,27 @@ class _Api:
         found = self.figures.sums(time.start, time.end, names)
         named = [(values, sums) for values, sums in found.items() if any(values)]
         return [self.group(names, values, sums, total, users) for values, sums in named[:limit]]
+
+    def projected(self, now: float) -> dict[str, Any]:
+        """What the month will have cost. It is made by simulation, and so not twice from the same days."""
+        from costspan.insight import analysis
+
+        running = period_at("day", now, self.zone)
+        elapsed = min(1.0, round((now - running.start) / (running.end - running.start), 2))
+        days = _history(self, {}, now)
+        asked = (elapsed, tuple(days.items()))
+        if self._projection is None or self._projection[0] != asked:
+            self._projection = asked, analysis.project_month(days, self.today(now), elapsed)
+        found = self._projection[1]
+        bounds = found.range
+        return {
+            "month": found.month,
+            "expected": found.expected,
+            "low": None if bounds is None else bounds.low_80,
+            "high": None if bounds is None else bounds.high_80,
+            "confidence": found.confidence,
+            "note": found.basis,
+        }
 
     def application(self) -> FastAPI:
         """The application behind the gate."""
@@ -219,6 +253,11 @@ def told(sums: Sums) -> dict[str, Any]:
 def _reading(inner: FastAPI, api: _Api) -> None:
     figures = api.figures
 
+    @inner.get(f"{BASE}/key", response_model=models.KeyAnswer, tags=["keys"])
+    async def key(who: Who) -> Any:
+        """The name of the key that was used, and what it may."""
+        return who
+
     @inner.get(f"{BASE}/metrics", response_model=models.Metrics, tags=["figures"])
     def metrics(query: Annotated[MetricsQuery, Query()]) -> Any:
         """How things stand: today, this week, this month and what it comes to, and who spends most of it."""
@@ -238,7 +277,7 @@ def _reading(inner: FastAPI, api: _Api) -> None:
             "zone": api.zone,
             "calls_known": bool(total.calls) or figures.known() is not None,
             **{kind: told(one) for kind, one in sums.items()},
-            "projected": _projected(api, now),
+            "projected": api.projected(now),
             "cache_hit_rate": total.cache_hit_rate,
             "calls": total.calls,
             "missing": figures.missing(),
@@ -407,25 +446,6 @@ def _history(api: _Api, where: Mapping[str, str], now: float) -> dict[date, int]
     return {day: spent.cost for day, spent in days.items()}
 
 
-def _projected(api: _Api, now: float) -> dict[str, Any]:
-    """What the month will have cost."""
-    from costspan.insight import analysis
-
-    today = api.today(now)
-    running = period_at("day", now, api.zone)
-    elapsed = (now - running.start) / (running.end - running.start)
-    found = analysis.project_month(_history(api, {}, now), today, min(1.0, elapsed))
-    bounds = found.range
-    return {
-        "month": found.month,
-        "expected": found.expected,
-        "low": None if bounds is None else bounds.low_80,
-        "high": None if bounds is None else bounds.high_80,
-        "confidence": found.confidence,
-        "note": found.basis,
-    }
-
-
 def _analysed(
     api: _Api, asked: Stretch, where: Mapping[str, str], now: float, horizon: int
 ) -> dict[str, Any]:  # fmt: skip
@@ -486,11 +506,12 @@ _NAME = Annotated[str, Path(max_length=120, description="The budget's name.")]
 _ID = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="The alert's id.")]
 
 
-def _who(request: Request) -> str:
-    return str(request.scope[KEY])
+def _who(request: Request) -> Key:
+    found: Key = request.scope[KEY]
+    return found
 
 
-Who = Annotated[str, Depends(_who)]
+Who = Annotated[Key, Depends(_who)]
 
 
 def _budgets(inner: FastAPI, api: _Api) -> None:
@@ -515,7 +536,7 @@ def _budgets(inner: FastAPI, api: _Api) -> None:
 
         Programs that run read the file again by themselves, as after `costspan budgets set`.
         """
-        if api.held.set(body):
+        if api.held.put(body):
             response.status_code = 201
         return {"budgets": api.held.states(api.users(Pseudonymised()), body.name), "note": ""}
 
@@ -568,7 +589,7 @@ def _alerts(inner: FastAPI, api: _Api) -> None:
     )
     def acknowledge(alert_id: _ID, who: Who) -> Any:
         """Note that somebody has seen to an alert: the name of the key. Needs a key that may write."""
-        return {"id": alert_id, "acknowledged_by": api.held.acknowledge(alert_id, who)}
+        return {"id": alert_id, "acknowledged_by": api.held.acknowledge(alert_id, who.name)}
 
 
 # ------------------------------------------------------------------ estimates

@@ -65,7 +65,7 @@ class Pseudonymised(Query):
     """Parameters of whatever names users."""
 
     pseudonymise: bool = Field(
-        False,
+        default=False,
         description="Show users as keyed hashes (HMAC-SHA256). A server that always does so cannot be told not to.",
     )
 
@@ -74,22 +74,22 @@ class Stretched(Pseudonymised):
     """Parameters that say which time is meant."""
 
     period: Period | None = Field(
-        None,
+        default=None,
         description="A stretch of time that ends now, by the server's time zone: `24h`; `7d`, `30d`, `90d` (so many "
         "days, today among them); `today`, `week`, `month` so far; `yesterday`, `last_month`.",
     )
-    day: date | None = Field(None, description="One day, `YYYY-MM-DD`, by the server's time zone.")
+    day: date | None = Field(default=None, description="One day, `YYYY-MM-DD`, by the server's time zone.")
     start: Instant | None = Field(
-        None, alias="from", description="From then on: a day, or an instant (RFC 3339) to the second."
+        default=None, alias="from", description="From then on: a day, or an instant (RFC 3339) to the second."
     )
-    end: Instant | None = Field(None, alias="to", description="Until then, it not included; by default now.")
+    end: Instant | None = Field(default=None, alias="to", description="Until then, it not included; by default now.")
 
 
 class Narrowed(Stretched):
     """Parameters that say which calls are meant: those that agree with all of them. Empty text is "not said"."""
 
     provider: Text | None = None
-    model: Text | None = Field(None, description="The model that answered.")
+    model: Text | None = Field(default=None, description="The model that answered.")
     operation: Text | None = None
     service: Text | None = None
     tier: Text | None = None
@@ -98,66 +98,66 @@ class Narrowed(Stretched):
     task: Text | None = None
     persona: Text | None = None
     agent: Text | None = None
-    user: Text | None = Field(None, description="A user; where users are shown as hashes, the hash.")
+    user: Text | None = Field(default=None, description="A user; where users are shown as hashes, the hash.")
     session: Text | None = None
     conversation: Text | None = None
-    status: Text | None = Field(None, description="`costspan.cost.status`: `priced`, `unknown_model`, ...")
-    tag: list[Tag] = Field([], max_length=5, description="A tag and its value, `NAME=VALUE`; may be repeated.")
+    status: Text | None = Field(default=None, description="`costspan.cost.status`: `priced`, `unknown_model`, ...")
+    tag: list[Tag] = Field(default=[], max_length=5, description="A tag and its value, `NAME=VALUE`; may be repeated.")
 
 
 class BreakdownQuery(Narrowed):
     """Parameters of a breakdown."""
 
     by: Annotated[list[By], BeforeValidator(_split)] = Field(
-        ["model"],
+        default=["model"],
         min_length=1,
         max_length=3,
         description="What calls are told apart by: up to three names, repeated or separated by commas; `tag.NAME` is a "
         "tag. `model` comes with its provider. `hour` and `day` are the server's, by the clock on its wall.",
     )
-    limit: int = Field(20, ge=1, le=1000, description="Groups listed; what is left is one line, `rest`.")
+    limit: int = Field(default=20, ge=1, le=1000, description="Groups listed; what is left is one line, `rest`.")
 
 
 class TrendQuery(Narrowed):
     """Parameters of a trend."""
 
     each: Literal["hour", "day"] | None = Field(
-        None, description="What a point is; by default hours for up to two days, else days."
+        default=None, description="What a point is; by default hours for up to two days, else days."
     )
-    horizon: int = Field(7, ge=0, le=62, description="Days to forecast; 0: none.")
+    horizon: int = Field(default=7, ge=0, le=62, description="Days to forecast; 0: none.")
 
 
 class MetricsQuery(Pseudonymised):
     """Parameters of the metrics."""
 
-    limit: int = Field(10, ge=1, le=100, description="Lines of each breakdown.")
+    limit: int = Field(default=10, ge=1, le=100, description="Lines of each breakdown.")
 
 
 class ReportQuery(Pseudonymised):
     """Parameters of a report."""
 
     kind: Literal["day", "week", "month", "conversation", "session", "feature"] = Field(
-        "day", description="A stretch of time, or calls that have something in common."
+        default="day", description="A stretch of time, or calls that have something in common."
     )
-    day: date | None = Field(None, description="The day, or one in the week or month; by default today.")
-    subject: Text | None = Field(None, description="Which conversation, session or feature.")
+    day: date | None = Field(default=None, description="The day, or one in the week or month; by default today.")
+    subject: Text | None = Field(default=None, description="Which conversation, session or feature.")
     format: Literal["json", "markdown", "csv", "html"] = "json"
 
 
 class AlertsQuery(Pseudonymised):
     """Parameters of the alerts."""
 
-    acknowledged: bool | None = Field(None, description="Only those that have been seen to, or have not.")
-    limit: int = Field(100, ge=1, le=1000)
+    acknowledged: bool | None = Field(default=None, description="Only those that have been seen to, or have not.")
+    limit: int = Field(default=100, ge=1, le=1000)
 
 
 class SuggestionsQuery(Pseudonymised):
     """Parameters of the suggestions."""
 
     category: Text | None = None
-    dismissed: bool = Field(False, description="Those that were dismissed, too.")
-    days: int = Field(30, ge=1, le=92, description="Days of calls, up to now, that they rest on.")
-    limit: int = Field(50, ge=1, le=200)
+    dismissed: bool = Field(default=False, description="Those that were dismissed, too.")
+    days: int = Field(default=30, ge=1, le=92, description="Days of calls, up to now, that they rest on.")
+    limit: int = Field(default=50, ge=1, le=200)
 
 
 class Stretch(NamedTuple):

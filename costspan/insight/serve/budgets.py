@@ -147,7 +147,7 @@ class Held:
             return self._each(line, users, spent, "ledger", note)
         return {
             **_fields(line, users),
-            **{name: first[name] for name in ("spent", "remaining", "used", "status", "tomorrow", "period")},  # type: ignore[literal-required]
+            **{name: first[name] for name in ("spent", "remaining", "used", "status", "tomorrow", "period")},
             "source": "ledger",
             "held": None,
             "note": note,
@@ -163,7 +163,7 @@ class Held:
         most = sorted(spent.items(), key=lambda pair: -pair[1])[:_VALUES]
         top = most[0][1] if most else Decimal(0)
         show = users.shown if line.budget.per == _USER else str
-        each = f"each {line.budget.per} has the limit for itself: this is the one that has spent most"
+        each = "each has the limit for itself: this is the one that has spent most"
         return {
             **_fields(line, users),
             "source": source,
@@ -181,7 +181,7 @@ class Held:
 
     # ---------------------------------------------------------------- changing them
 
-    def set(self, body: BudgetBody) -> bool:
+    def put(self, body: BudgetBody) -> bool:
         """Write a budget into the configuration file; returns whether it is new. Raises Refused."""
         from costspan_processor.budgets.configuration import Configuration, set_budget
 

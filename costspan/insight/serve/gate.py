@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import math
+import threading
 import time
 from http import HTTPStatus
 from pathlib import Path
@@ -43,7 +44,7 @@ NOBODY: Final = "-"
 """Who made a request without a valid key, in the audit log."""
 
 KEY: Final = "costspan.key"
-"""Where the ASGI scope has the key's name."""
+"""Where the ASGI scope has the `Key` of whoever asks."""
 
 _READING: Final = {("POST", f"{BASE}/estimate")}
 """What changes nothing although it is no GET."""
@@ -101,8 +102,20 @@ class Refused(Exception):  # noqa: N818  it is an answer
 class Gate:
     """An ASGI application in front of another; it can be mounted under any path."""
 
-    def __init__(self, inner: ASGI, keys: Keys, audit: Audit, rate: int, close: Callable[[], None]) -> None:
-        """`rate` is how many requests a key may make in a minute."""
+    def __init__(
+        self,
+        inner: ASGI,
+        keys: Keys,
+        audit: Audit,
+        rate: int,
+        *,
+        begin: Callable[[], object],
+        close: Callable[[], None],
+    ) -> None:
+        """`rate` is how many requests a key may make in a minute. `begin` loads what the first request would wait for.
+
+        `close` gives back connections.
+        """
         self._inner = inner
         self._keys = keys
         self._audit = audit
@@ -110,6 +123,7 @@ class Gate:
         self._limiter = SlidingWindowCounterRateLimiter(storage)
         self._rate = parse(f"{rate}/minute")
         self._strangers = parse(f"{STRANGERS_A_MINUTE}/minute")
+        self._begin = begin
         self._close = close
 
     def close(self) -> None:
@@ -132,6 +146,8 @@ class Gate:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
+        # On a thread of its own, which nobody waits for: who stops a server that has just begun need not, either.
+        threading.Thread(target=self._begin, name="costspan-serve-begin", daemon=True).start()
         await receive()
         await asyncio.get_running_loop().run_in_executor(None, self.close)
         await send({"type": "lifespan.shutdown.complete"})
@@ -145,7 +161,7 @@ class Gate:
         who = NOBODY
         try:
             key = self._key(scope)
-            who = scope[KEY] = key.name
+            who, scope[KEY] = key.name, key
             self._admit(key, method, path, scope)
             body = await _read(scope, receive)
             await self._inner(scope, _replay(body, receive), answer)

@@ -31,7 +31,14 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str = Field(description="What was wrong, and what to do.")
-    errors: list[dict[str, str]] = Field([], description="Each parameter or field that was refused, and why.")
+    errors: list[dict[str, str]] = Field(default=[], description="Each parameter or field that was refused, and why.")
+
+
+class KeyAnswer(Answer):
+    """The key that was used."""
+
+    name: str
+    scope: Literal["read", "write"] = Field(description="`write` may read, too.")
 
 
 class Time(Answer):
@@ -65,7 +72,7 @@ class Group(Sum):
 
     key: dict[str, str] = Field(description="What they have in common; empty text is `not said`.")
     name: str = Field(description="The key, for people.")
-    share: float | None = Field(description="Of the cost of all groups, 0 to 1; null if that is nothing.")
+    share: float | None = Field(description="Of the cost of all groups, 0 to 1; null without a cost.")
 
 
 class Projection(Answer):
@@ -76,7 +83,7 @@ class Projection(Answer):
     low: Usd | None = Field(description="USD; in 80 of 100 cases the month ends between `low` and `high`.")
     high: Usd | None
     confidence: Literal["certain", "high", "medium", "low", "none"] = Field(
-        description="By how far the bounds lie from what is expected: within 10 %, within 30 %, further; none: no bounds."
+        description="How far the bounds lie from what is expected: within 10 %, within 30 %, further; none: no bounds."
     )
     note: str = Field(description="How the figures were made, or why there are none.")
 
@@ -285,9 +292,9 @@ class ConversationBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     messages: int = Field(ge=1, le=1000, description="Messages of each persona.")
-    personas: int = Field(1, ge=1, le=100, description="Personas that take turns.")
-    system_tokens: Count = Field(0, description="Of the system prompt of each.")
-    message_tokens: Count = Field(0, description="That come in before each answer.")
+    personas: int = Field(default=1, ge=1, le=100, description="Personas that take turns.")
+    system_tokens: Count = Field(default=0, description="Of the system prompt of each.")
+    message_tokens: Count = Field(default=0, description="That come in before each answer.")
 
 
 class EstimateBody(BaseModel):
@@ -296,16 +303,22 @@ class EstimateBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: Text = Field(description="`provider/model`, such as `openai/gpt-4.1`.")
-    others: Annotated[list[Text], Field(max_length=20)] = Field([], description="Models to compare it with.")
-    input_tokens: Count | None = Field(None, description="Of the prompt; or `characters`.")
-    characters: Count | None = Field(None, description="Of the prompt: four make a token.")
-    output_tokens: Count | None = Field(None, description="Of the answer; by default 1,024.")
-    max_tokens: Count | None = Field(None, description="Of the answer at most; without it there is no upper bound.")
-    cache_hit_rate: float | None = Field(None, ge=0, le=1, description="Part of the prompt read from the cache.")
-    seconds: float | None = Field(None, ge=0, le=10**6, description="Of a call, for models paid by the hour.")
-    tier: Annotated[str, Field(max_length=64)] | None = Field(None, description="`batch`, `flex`, `priority`, ...")
-    geo: Annotated[str, Field(max_length=64)] | None = Field(None, description="Region: `us`, `eu`, ...")
-    conversation: ConversationBody | None = Field(None, description="Instead of one call.")
+    others: Annotated[list[Text], Field(max_length=20)] = Field(default=[], description="Models to compare it with.")
+    input_tokens: Count | None = Field(default=None, description="Of the prompt; or `characters`.")
+    characters: Count | None = Field(default=None, description="Of the prompt: four make a token.")
+    output_tokens: Count | None = Field(default=None, description="Of the answer; by default 1,024.")
+    max_tokens: Count | None = Field(
+        default=None, description="Of the answer at most; without it there is no upper bound."
+    )
+    cache_hit_rate: float | None = Field(
+        default=None, ge=0, le=1, description="Part of the prompt read from the cache."
+    )
+    seconds: float | None = Field(default=None, ge=0, le=10**6, description="Of a call, for models paid by the hour.")
+    tier: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, description="`batch`, `flex`, `priority`, ..."
+    )
+    geo: Annotated[str, Field(max_length=64)] | None = Field(default=None, description="Region: `us`, `eu`, ...")
+    conversation: ConversationBody | None = Field(default=None, description="Instead of one call.")
 
 
 class Price(Answer):
