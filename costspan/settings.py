@@ -79,6 +79,13 @@ class Settings:
         "A secret: `user.id` is then the HMAC-SHA256 of what `costspan.track(user=...)` was given.",
         secret=True,
     )
+    prompt_key: str = _setting(
+        "COSTSPAN_PROMPT_KEY",
+        "",
+        "A secret: with it, spans and ledger have keyed hashes of prompts and of their standing beginnings, for advice "
+        "on caches and repeated questions. What prompts say is not kept.",
+        secret=True,
+    )
     config_file: str = _setting(
         "COSTSPAN_CONFIG",
         "costspan.toml",
@@ -95,6 +102,18 @@ class Settings:
         "Where budgets are kept: `memory:` (of the process), `sqlite:///file.db` (of a machine), "
         "`redis://host:6379/0` (of many).",
         secret=True,
+    )
+    ledger: str = _setting(
+        "COSTSPAN_LEDGER",
+        "",
+        "Where a record of every call is kept (docs/ledger.md): a file, or `postgresql://host/database`; by default "
+        "nowhere.",
+        secret=True,
+    )
+    ledger_days: int = _setting(
+        "COSTSPAN_LEDGER_DAYS",
+        0,
+        "Days after which calls leave the ledger, whose hourly totals stay; 0 keeps them.",
     )
     notify: tuple[str, ...] = _setting(
         "COSTSPAN_NOTIFY",
@@ -153,7 +172,7 @@ def _read(text: str, default: Any, name: str) -> Any:
     if isinstance(default, bool):
         return _WORDS.get(text.lower())
     if isinstance(default, int):
-        return int(text) if text.isdigit() and int(text) > 0 else None
+        return int(text) if text.isdigit() and int(text) >= min(default, 1) else None
     if isinstance(default, tuple):
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if name == "genai_metrics":

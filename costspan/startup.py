@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from costspan_processor import Budget, Processing
     from costspan_processor.budgets import Event
     from costspan_processor.budgets.routing import Routing
+    from costspan_processor.ledger.writer import LedgerWriter
     from costspan_processor.metrics import Totals as Row
 
 PROVIDERS: Final = {
@@ -103,8 +104,11 @@ def init(
     baggage_sent: Sequence[str] | None = None,
     baggage_trusted: Sequence[str] | None = None,
     user_key: str | None = None,
+    prompt_key: str | None = None,
     config_file: str | os.PathLike[str] | None = None,
     budget_store: str | None = None,
+    ledger: str | os.PathLike[str] | None = None,
+    ledger_days: int | None = None,
     notify: Sequence[str] | None = None,
 ) -> None:
     """Price every LLM call of this process from now on. One line at start-up; a second call changes nothing.
@@ -133,8 +137,11 @@ def init(
             "baggage_sent": None if baggage_sent is None else tuple(baggage_sent),
             "baggage_trusted": None if baggage_trusted is None else tuple(baggage_trusted),
             "user_key": user_key,
+            "prompt_key": prompt_key,
             "config_file": None if config_file is None else os.fspath(config_file),
             "budget_store": budget_store,
+            "ledger": None if ledger is None else os.fspath(ledger),
+            "ledger_days": ledger_days,
             "notify": None if notify is None else tuple(notify),
         }
     )
@@ -174,11 +181,16 @@ def start(
         try:
             book = price_book(settings, prices)
             traces, metrics = telemetry.providers(tracer_provider, meter_provider)
+            ledger = _ledger(settings, traces)
+            tell = on_budget_event
+            if ledger is not None:
+                tell = partial(_told, ledger.note, on_budget_event)
             processing = Processing(
                 traces,
                 metrics,
                 book=book,
-                guard=partial(guard, settings, book, budgets=budgets, routing=routing, tell=on_budget_event),
+                guard=partial(guard, settings, book, budgets=budgets, routing=routing, tell=tell),
+                ledger=ledger,
                 settings=ProcessorSettings(
                     genai_metrics=settings.genai_metrics,
                     cost_proposal=settings.cost_attributes,
@@ -194,10 +206,40 @@ def start(
             tracer = traces.get_tracer(SCOPE, __version__)
             if _has_events():
                 telemetry.events()
-            engine.start(tracer, processing.observer, ask_for_usage=settings.stream_usage)
+            engine.start(
+                tracer, processing.observer, ask_for_usage=settings.stream_usage, prompt_key=settings.prompt_key
+            )
             _processing = processing
         finally:
             _starting = False
+
+
+def _ledger(settings: Settings, traces: TracerProvider) -> LedgerWriter | None:
+    """The way into the ledger, if there is to be one. What is wrong with it is logged: calls go on without."""
+    if not settings.ledger:
+        return None
+    from costspan.book import folder
+    from costspan_processor.compat import resource_of
+
+    try:
+        from costspan_processor.ledger.writer import begin
+    except ImportError as error:
+        _log.error("costspan: no ledger is kept, it needs `pip install 'costspan[ledger]'`: %s", error)
+        return None
+    return begin(
+        settings.ledger,
+        service=resource_of(traces).get("service.name"),
+        data=folder(settings).parent / "ledger",
+        days=settings.ledger_days,
+        own_ids=hasattr(traces, "add_span_processor"),
+        before_end=engine.drain,
+    )
+
+
+def _told(note: Callable[[Event], None], tell: Callable[[Event], None] | None, event: Event) -> None:
+    note(event)
+    if tell is not None:
+        tell(event)
 
 
 def instrument(provider: Provider) -> None:
@@ -241,6 +283,8 @@ def flush(timeout: float = 10.0) -> bool:
         return True
     engine.drain()
     done = processing.guard.flush(timeout)
+    if processing.ledger is not None:
+        done = processing.ledger.flush(timeout) and done
     events = (get_logger_provider(),) if _has_events() else ()
     for provider in (processing.tracer_provider, processing.meter_provider, *events):
         force = getattr(provider, "force_flush", None)

@@ -42,6 +42,7 @@ from opentelemetry.trace import (
 )
 
 from costspan_instrumentation import content, semconv
+from costspan_instrumentation.fingerprint import Fingerprints
 from costspan_instrumentation.hosts import provider_of
 from costspan_instrumentation.observer import Decision, Observer
 from costspan_instrumentation.provider import Attributes, Endpoint, Fields, NativeSpans, Provider, Seen
@@ -552,6 +553,7 @@ class Engine:
         self._tracer: Tracer = get_tracer(__name__)
         self._recording: content.Recording | None = None
         self._call: type[_Call] = _Call
+        self._fingerprints: Fingerprints | None = None
         self._providers: dict[str, Provider] = {}
         self._patches: dict[str, list[_Patch]] = {}
         self._patching = RLock()
@@ -569,10 +571,12 @@ class Engine:
         observer: Observer | None = None,
         *,
         ask_for_usage: bool = True,
+        prompt_key: str = "",
         logger: Logger | None = None,
     ) -> None:
         """Sends spans to `tracer` and tells `observer` of every call from now on.
 
+        prompt_key: with one, spans carry hashes of their prompts.
         logger: takes the events of content, where the standard variable asks for them; by default the global one.
         """
         self._tracer = tracer
@@ -581,6 +585,7 @@ class Engine:
         mode = content.mode()
         self._recording = mode and content.Recording(mode, logger or get_logger("costspan"), self.observer.failed)
         self._call = _Recorded if mode else _Call
+        self._fingerprints = Fingerprints(prompt_key) if prompt_key else None
 
     def instrument(self, provider: Provider) -> None:
         """Patches what the installed SDK has of the provider's endpoints, now or when the SDK is imported."""
@@ -839,6 +844,11 @@ class Engine:
                 attributes.update(endpoint.request(kwargs))
             except Exception as error:  # noqa: BLE001
                 self.observer.failed("request", error)
+            if self._fingerprints is not None:
+                try:
+                    attributes.update(self._fingerprints(endpoint.content, kwargs))
+                except Exception as error:  # noqa: BLE001
+                    self.observer.failed("fingerprint", error)
             call = self._call(self, provider, endpoint, attributes, kwargs)
             if chosen is not None or endpoint.deferred:
                 call.swaps = False
