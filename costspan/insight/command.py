@@ -35,6 +35,7 @@ Ledger = Annotated[
 Zone = Annotated[str, typer.Option(help="Time zone of days, such as Europe/Berlin.")]
 
 _KINDS: Final = "day, week, month, conversation, session or feature"
+_WIDEST: Final = 120
 _FORMS: Final = "text, markdown, json, csv or html"
 
 
@@ -130,13 +131,12 @@ def _figures(ledger: str) -> Figures:
         )
     try:
         from costspan.insight.figures import Figures
-        from costspan_processor.ledger.store import LedgerError, open_ledger
     except ImportError as error:
-        raise ImportError(
-            f"reports need more than this installation has ({error}): pip install 'costspan[report]'"
-        ) from None
+        raise ImportError(f"reports need more than is installed ({error}): pip install 'costspan[report]'") from None
+    from costspan_processor.ledger.store import LedgerError
+
     try:
-        return Figures(open_ledger(ledger, create=False).engine)
+        return Figures.of(ledger)
     except LedgerError as error:
         raise ValueError(error) from None
 
@@ -155,11 +155,12 @@ def _put(made: dict[str, Any], form: str, out: Path | None) -> None:
     from costspan.insight.show import write
 
     if form == "text":
+        from rich.console import Console
         from rich.markdown import Markdown
 
-        from costspan.rates import show
-
-        show([Markdown(write(made, "markdown"))])
+        console = Console()
+        with quiet_when_unread():
+            console.print(Markdown(write(made, "markdown")), width=min(console.width, _WIDEST))
         return
     text = write(made, cast("Any", form))
     if out is None:

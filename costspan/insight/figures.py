@@ -28,6 +28,7 @@ from costspan_processor.ledger.schema import (
     spenders,
     writers,
 )
+from costspan_processor.ledger.store import open_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -139,6 +140,11 @@ class Figures:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    @classmethod
+    def of(cls, url: str) -> Figures:
+        """Those of the ledger at `url` (a file, `sqlite:///file.db`, `postgresql://...`). Raises `LedgerError`."""
+        return cls(open_ledger(url, create=False).engine)
 
     def sums(
         self, start: int, end: int, by: Sequence[str] = (), where: Mapping[str, str] | None = None
