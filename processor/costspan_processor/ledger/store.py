@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -37,7 +38,9 @@ VERSION_TABLE: Final = "costspan_ledger_version"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 _WAIT_SECONDS: Final = 5
-"""How long to wait for another process of the same SQLite file, and for a server to accept a connection."""
+"""How long to wait for another process of the same SQLite file."""
+_CONNECT_SECONDS: Final = 3
+"""How long to wait for a server to accept a connection."""
 _CACHE_KIB: Final = 32_768
 _PAGES_BETWEEN_CHECKPOINTS: Final = 4_000
 _LOCK: Final = 0x636F7374
@@ -52,6 +55,15 @@ _STARTED: Final = PLACE["started"]
 
 _migrating = threading.Lock()
 """Alembic's context is the process's."""
+
+
+def _after_fork_in_child() -> None:
+    global _migrating  # noqa: PLW0603
+    _migrating = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class LedgerError(Exception):
@@ -142,7 +154,7 @@ class Ledger:
             event.listen(engine, "begin", _sqlite_begins)
             return engine
         given = self._url.query
-        options: dict[str, Any] = {"connect_timeout": _WAIT_SECONDS, "application_name": "costspan"}
+        options: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS, "application_name": "costspan"}
         return create_engine(
             self._url,
             # A pooler between us and the server forgets what was prepared.
@@ -150,6 +162,10 @@ class Ledger:
             pool_size=2,
             pool_pre_ping=True,
         )  # fmt: skip
+
+    def another(self) -> Ledger:
+        """The same ledger, with connections of its own."""
+        return Ledger(self._url.render_as_string(hide_password=False))
 
     def open(self, *, create: bool = True) -> None:
         """See that the tables are there and up to date."""
