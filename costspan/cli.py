@@ -16,6 +16,7 @@ from costspan.commands import fail, quiet_when_unread
 from costspan.doctor.command import doctor
 from costspan.grafana import command as grafana
 from costspan.insight import command as insight
+from costspan.insight import history_command as history
 from costspan.insight import serve_command
 from costspan.otelcol.command import otelcol_config
 
@@ -38,6 +39,8 @@ app.add_typer(grafana.app, name="grafana")
 app.add_typer(serve_command.app, name="serve")
 app.command()(collector)
 app.command()(insight.report)
+app.command()(history.reprice)
+app.command()(history.reconcile)
 app.command()(insight.top)
 app.command("otelcol-config")(otelcol_config)
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(doctor)
