@@ -40,7 +40,7 @@ HOUR: Final = 3600
 _PICO_A_MICRO: Final = 10**6
 _NS: Final = 10**9
 
-_MONEY: Final = {"cost", *(f"cost_{name}" for name in COMPONENTS), "saved", "write_premium"}
+_MONEY: Final = {"cost", *(f"cost_{name}" for name in COMPONENTS), "saved", "write_premium", "wasted"}
 
 COLUMNS: Final = {
     **{attribute: name for name, attribute in KEYS.items() if name in ATTRIBUTION},
@@ -58,7 +58,8 @@ class Sums:
     """Sums over calls. Amounts in picodollars, `duration` in nanoseconds over the `timed` calls.
 
     `input_tokens` contain cache reads and writes, `output_tokens` reasoning. `unpriced` calls have no figure or only a
-    part of one: `cost` is too low by what they cost. `failed` ones ended in an error and used nothing.
+    part of one: `cost` is too low by what they cost. `failed` ones ended in an error and used nothing; `wasted` is what
+    others cost that failed or were broken off.
     """
 
     calls: int = 0
@@ -73,6 +74,7 @@ class Sums:
     cost_other: int = 0
     saved: int = 0
     write_premium: int = 0
+    wasted: int = 0
     input_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0

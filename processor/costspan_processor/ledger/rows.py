@@ -321,20 +321,21 @@ _series_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in D
 _spenders_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in SPENDERS))
 _figures_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in _summed))
 _facts_of: Final[Callable[[Row], Row]] = itemgetter(
-    *(PLACE[n] for n in ("status", "error_type", "aborted", "duration"))
+    *(PLACE[n] for n in ("status", "error_type", "aborted", "duration", "cost"))
 )
 _in_order: Final[Callable[[Row], Row]] = itemgetter(
-    *(("calls", "failed", "aborted", "unpriced", "timed", *_summed).index(name) for name in MEASURES)
+    *(("calls", "failed", "aborted", "unpriced", "timed", "wasted", *_summed).index(name) for name in MEASURES)
 )
 
 
 def measures(row: Row) -> Row:
     """What a row adds to each of `MEASURES`, as `schema.measured` says it in SQL."""
-    status, error_type, aborted, duration = _facts_of(row)
+    status, error_type, aborted, duration, cost = _facts_of(row)
     failed = status == "no_usage" and error_type is not None
     unpriced = status in UNPRICED and not failed
+    wasted = (cost or 0) if aborted or error_type is not None else 0
     figures = [0 if figure is None else figure for figure in _figures_of(row)]
-    return _in_order((1, int(failed), int(aborted), int(unpriced), int(duration is not None), *figures))
+    return _in_order((1, int(failed), int(aborted), int(unpriced), int(duration is not None), wasted, *figures))
 
 
 class Totals(NamedTuple):

@@ -23,7 +23,8 @@ from sqlalchemy import (
     case,
     func,
     literal,
-)  # fmt: skip
+    or_,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,8 +44,8 @@ SPENDERS: Final = ("user", "session", "conversation")
 COMPONENTS: Final = ("input", "output", "cache_read", "cache_write", "other")
 MEASURES: Final = (
     "calls", "failed", "aborted", "unpriced", "cost", *(f"cost_{name}" for name in COMPONENTS), "saved",
-    "write_premium", "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens",
-    "duration", "timed",
+    "write_premium", "wasted", "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens",
+    "reasoning_tokens", "duration", "timed",
 )  # fmt: skip
 """What totals hold: sums over the calls of a row."""
 
@@ -213,6 +214,8 @@ def measured() -> Mapping[str, ColumnElement[int]]:
         "failed": case((failed, 1), else_=0),
         "aborted": case((c.aborted, 1), else_=0),
         "unpriced": case((and_(c.status.in_(UNPRICED), ~failed), 1), else_=0),
+        # What failed or was broken off and has cost something all the same.
+        "wasted": case((or_(c.error_type.is_not(None), c.aborted), func.coalesce(c.cost, 0)), else_=0),
         "timed": case((c.duration.is_(None), 0), else_=1),
     }
     return {name: counted[name] if name in counted else func.coalesce(c[name], 0) for name in MEASURES}
