@@ -9,6 +9,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry.trace import get_current_span
+
 from costspan_processor.attribution import attribution
 from costspan_processor.budgets.guard import Admission, Refusal
 from costspan_processor.conventions import read
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from costspan_processor.budgets.guard import Guard
     from costspan_processor.conventions import Plain
     from costspan_processor.enrich import Priced
+    from costspan_processor.ledger.writer import LedgerWriter
     from costspan_processor.metrics import Table
 
 _log = logging.getLogger("costspan")
@@ -72,11 +75,20 @@ class Decision:
 class CostObserver:
     """Prices every call that the engine sees, counts it, and holds it to the budgets."""
 
-    def __init__(self, book: PriceBook, table: Table, guard: Guard | None = None, *, proposal: bool = True) -> None:
+    def __init__(
+        self,
+        book: PriceBook,
+        table: Table,
+        guard: Guard | None = None,
+        *,
+        proposal: bool = True,
+        ledger: LedgerWriter | None = None,
+    ) -> None:
         self.book = book
         self.table = table
         """Replaced as a whole when a new generation starts."""
         self.guard = guard
+        self.ledger = ledger
         self._proposal = proposal
         self._logged: set[str] = set()
         self._lock = threading.Lock()
@@ -137,6 +149,10 @@ class CostObserver:
             elif guard.budgets or (who is not None and who.limits):
                 result.update(guard.charge(guard.new_key(), attributes, who, priced))
         self.count(priced, who, duration, first_chunk, context, own=True)
+        ledger = self.ledger
+        if ledger is not None:
+            span = None if context is None else get_current_span(context)
+            ledger.keep(priced, who, at, duration, first_chunk, span, attributes)
         return result
 
     def count(

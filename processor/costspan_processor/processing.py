@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from costspan_processor.budgets import Budget
+    from costspan_processor.ledger.writer import LedgerWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class Processing:
     `guard` makes the guard of the budgets, given the resource's attributes and where errors go; without it one is made
     of `budgets`, with accounts in memory.
 
+    `ledger` is given every call that is counted, and is closed with the rest.
+
     `before_collection` is called when metrics are about to be collected, so that what waits elsewhere is counted first.
     `clock` gives the unix seconds of whose prices and ages the gauges tell.
 
@@ -74,6 +77,7 @@ class Processing:
         book: PriceBook | None = None,
         budgets: Sequence[Budget] = (),
         guard: Callable[[Mapping[str, Any], Callable[[str, BaseException], None]], Guard] | None = None,
+        ledger: LedgerWriter | None = None,
         settings: Settings = Settings(),
         version: str | None = None,
         before_collection: Callable[[], None] | None = None,
@@ -98,9 +102,14 @@ class Processing:
             if guard is None
             else guard(resource, self._failed)
         )
+        self.ledger: Final = ledger
         self.table = self._new_table()
         """The present generation's counters."""
-        self.observer: Final = CostObserver(self.book, self.table, self.guard, proposal=settings.cost_proposal)
+        self.observer: Final = CostObserver(
+            self.book, self.table, self.guard, proposal=settings.cost_proposal, ledger=ledger
+        )
+        if ledger is not None:
+            ledger.failed = self._failed
         self.span_processor: Final = CostSpanProcessor(
             self.book, self.observer, proposal=settings.cost_proposal, counted=counted
         )
@@ -135,6 +144,8 @@ class Processing:
         self.span_processor.shutdown()
         _started.discard(self)
         self.guard.close()
+        if self.ledger is not None:
+            self.ledger.close()
 
     def _new_table(self) -> Table:
         settings = self.settings
@@ -161,7 +172,17 @@ class Processing:
             "List price per million tokens of the models in use, for short prompts, by service tier",
         )
         self.guard.instruments(table)
+        if self.ledger is not None:
+            table.meter.create_observable_counter(
+                "costspan.ledger.dropped",
+                [table.observe(self._ledger_dropped)],
+                "{call}",
+                "Calls that are not in the ledger, since too many waited for it or it could not be opened",
+            )
         return table
+
+    def _ledger_dropped(self) -> list[Observation]:
+        return [] if self.ledger is None else [Observation(self.ledger.dropped)]
 
     def _book_age(self) -> list[Observation]:
         return [Observation(max(0.0, self._clock() - self.book.dated))]
@@ -171,6 +192,8 @@ class Processing:
         compat.after_fork(self.meter_provider, SCOPE)
         self.guard.after_fork()
         self.observer.after_fork()
+        if self.ledger is not None:
+            self.ledger.after_fork()
         self.table = self._new_table()
         self.observer.table = self.table
 

@@ -13,6 +13,7 @@ from typing import Final, Self
 from uuid import uuid4
 
 MISSING: Final = "PostgreSQL is not installed: apt-get install postgresql"
+_IN_MEMORY: Final = "/dev/shm"
 _USER: Final = "postgres"
 """Who runs it where we are root, which it refuses to be."""
 
@@ -30,7 +31,9 @@ class PostgreSQL:
     """A server; `database()` makes an empty database and returns its URL."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="costspan-pg-"))
+        self._folder = Path(
+            tempfile.mkdtemp(prefix="costspan-pg-", dir=_IN_MEMORY if Path(_IN_MEMORY).is_dir() else None)
+        )
         self._as: list[str] = []
         if os.geteuid() == 0:
             user = pwd.getpwnam(_USER)
