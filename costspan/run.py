@@ -62,11 +62,11 @@ class RunError(Exception):
 # ------------------------------------------------------------------ around the program
 
 
-def run(command: Sequence[str], json_file: Path | None = None, *, live: bool = False) -> int:
+def run(command: Sequence[str], json_file: Path | None = None, *, live: bool = False, ledger: str | None = None) -> int:
     """Run a program and report what its calls have cost; returns the exit status a shell would give.
 
     The report goes to standard error, and as JSON to `json_file`. `live`: while it runs, the last line of a terminal
-    says what it has cost so far. Raises `RunError`.
+    says what it has cost so far. `ledger`: where a record of every call is kept. Raises `RunError`.
     """
     if not hasattr(signal, "sigwait") or not hasattr(os, "posix_spawnp"):
         raise RunError("this system has no POSIX signals; call costspan.init() in the program instead")
@@ -75,10 +75,11 @@ def run(command: Sequence[str], json_file: Path | None = None, *, live: bool = F
     if not settings.load({}).enabled:
         print("costspan run: switched off by COSTSPAN_ENABLED; the program runs as it is", file=sys.stderr, flush=True)
         return _supervised(command, os.environ)
+    kept = {} if ledger is None else {"COSTSPAN_LEDGER": _ready(ledger)}
     with tempfile.TemporaryDirectory(prefix="costspan-run-", ignore_cleanup_errors=True) as directory:
         path = os.pathsep.join(filter(None, [str(_SITE), os.environ.get("PYTHONPATH")]))
         with _costs_so_far(Path(directory)) if live else nullcontext() as look:
-            status = _supervised(command, {**os.environ, "PYTHONPATH": path, DIRECTORY: directory}, look)
+            status = _supervised(command, {**os.environ, **kept, "PYTHONPATH": path, DIRECTORY: directory}, look)
         rows = _rows(Path(directory))
         problems = [file.read_text(encoding="utf-8") for file in Path(directory).glob("*.problem")]
     if outer := os.environ.get(DIRECTORY):
@@ -86,6 +87,20 @@ def run(command: Sequence[str], json_file: Path | None = None, *, live: bool = F
         _Recorder(Path(outer)).write(rows)
     _report(rows, problems, json_file)
     return status
+
+
+def _ready(ledger: str) -> str:
+    """The URL of a ledger that is there, wherever the program goes. A mistake in it is told before the program runs."""
+    try:
+        from costspan_processor.ledger.store import LedgerError, open_ledger
+    except ImportError:
+        raise RunError("--ledger needs the extra of that name: pip install 'costspan[ledger]'") from None
+    try:
+        opened = open_ledger(ledger)
+    except (LedgerError, ImportError) as error:
+        raise RunError(f"--ledger: {error}") from None
+    opened.close()
+    return ledger if opened.path is None else str(opened.path)
 
 
 def _supervised(command: Sequence[str], environment: Mapping[str, str], look: Callable[[], None] | None = None) -> int:
