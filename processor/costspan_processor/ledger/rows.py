@@ -85,7 +85,7 @@ class Rows:
         kind = reading.kind
         service = self._service
         if scope is not None:
-            attributes = in_convention(attributes, scope, resource)
+            attributes = {**attributes, **in_convention(attributes, scope, resource)}
             if resource is not None:
                 service = _service(resource.get("service.name"))
         get = attributes.get
