@@ -65,7 +65,7 @@ def adds_up(engine: Engine) -> bool:
 
 
 def test_the_same_book_says_the_same(tmp_path: Path) -> None:
-    made = [
+    made: list[dict[str, Any]] = [
         {},
         {"cache_read_tokens": 800, "cache_write_tokens": 100, "cache_write_1h": 60},
         {"model": "claude-next"},
