@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import contextmanager
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer
 from costspan.commands import fail, quiet_when_unread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import RenderableType
 
@@ -60,6 +61,14 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it there.")] = None,
     advice: Annotated[bool, typer.Option(help="With advice: what could be saved, and how.")] = True,
+    candidates: Annotated[
+        list[str] | None,
+        typer.Option("--candidate", metavar="MODEL", help="A model that is good enough: provider/model; repeat it."),
+    ] = None,
+    unhurried: Annotated[
+        list[str] | None,
+        typer.Option("--unhurried", metavar="TASK", help="A task whose answers nobody waits for; repeat it."),
+    ] = None,
     ledger: Ledger = "",
 ) -> None:
     """Report what calls have cost: a day, a week, a month, a conversation, a session or a feature.
@@ -78,42 +87,58 @@ def report(
         _fail(f"a report of a {kind} is of all calls in it: say which with --date")
     if kind not in STRETCHES and day:
         _fail(f"--date is for a day, week or month: a {kind} has --from and --to")
-    try:
+    with reading("costspan report"):
+        from costspan.insight.report import build
+        from costspan_processor.budgets.periods import zone_of
+
+        zone_of(zone)
         figures = _figures(ledger)
-        made = _made(figures, kind, subject, day, (first, last), zone, advice)
-    except (ValueError, ImportError) as error:
-        _fail(error)
+        now = time.time()
+        stretch = _stretch(figures, kind, day, (first, last), zone, now)
+        made = build(figures, kind, subject=subject, stretch=stretch, budgets=_budgets(), zone=zone, now=now)
+        if stretch is not None and kind in STRETCHES:
+            from costspan.book import price_book
+            from costspan.insight.study import advise_on, study
+            from costspan.settings import load
+
+            study(made, figures, *stretch[1:], zone=zone, now=now)
+            if advice:
+                end, book = min(stretch[2], int(now) + 1), price_book(load({}))
+                advise_on(made, figures, end, book=book, candidates=candidates or (), unhurried=unhurried or ())
     _put(made, form, out)
 
 
-def _made(
-    figures: Figures,
-    kind: Kind,
-    subject: str | None,
-    day: str | None,
-    days: tuple[str | None, str | None],
-    zone: str,
-    advice: bool,
-) -> dict[str, Any]:
-    from costspan.insight.report import STRETCHES, build, stretch_of
-    from costspan.insight.study import study
-    from costspan_processor.budgets.periods import period_at, zone_of
+@contextmanager
+def reading(command: str) -> Iterator[None]:
+    """Whatever is wrong with what was asked for, or with the ledger, ends the command with a line."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        fail(command, error)
+    except Exception as error:
+        from sqlalchemy.exc import DBAPIError
 
-    now = time.time()
-    zone_of(zone)
-    stretch: tuple[str, int, int] | None = None
+        from costspan_processor.ledger.store import LedgerError
+
+        if not isinstance(error, (DBAPIError, LedgerError)):
+            raise
+        fail(command, getattr(error, "orig", None) or error, 1)
+
+
+def _stretch(
+    figures: Figures, kind: Kind, day: str | None, days: tuple[str | None, str | None], zone: str, now: float
+) -> tuple[str, int, int] | None:
+    """What a report looks at: id, start and end; None: all that the ledger knows."""
+    from costspan.insight.report import STRETCHES, stretch_of
+
     if kind in STRETCHES:
-        stretch = stretch_of(kind, None if day is None else _day(day, "--date"), now, zone)
-    elif any(days):
-        known = figures.known() or (0, 0)
-        first = known[0] if days[0] is None else stretch_of("day", _day(days[0], "--from"), now, zone).start
-        end = known[1] if days[1] is None else stretch_of("day", _day(days[1], "--to"), now, zone).end
-        stretch = (f"{days[0] or '…'} to {days[1] or '…'}", first, max(first, end))
-    made = build(figures, kind, subject=subject, stretch=stretch, budgets=_budgets(), zone=zone, now=now)
-    if kind in STRETCHES:
-        today = period_at("day", now, zone)
-        study(made, figures, today=today, zone=zone, now=now, advice=advice)
-    return made
+        return stretch_of(kind, None if day is None else _day(day, "--date"), now, zone)
+    if not any(days):
+        return None
+    known = figures.known() or (0, 0)
+    first = known[0] if days[0] is None else stretch_of("day", _day(days[0], "--from"), now, zone).start
+    end = known[1] if days[1] is None else stretch_of("day", _day(days[1], "--to"), now, zone).end
+    return f"{days[0] or '…'} to {days[1] or '…'}", first, max(first, end)
 
 
 def _day(text: str, option: str) -> date:
@@ -133,12 +158,7 @@ def _figures(ledger: str) -> Figures:
         from costspan.insight.figures import Figures
     except ImportError as error:
         raise ImportError(f"reports need more than is installed ({error}): pip install 'costspan[report]'") from None
-    from costspan_processor.ledger.store import LedgerError
-
-    try:
-        return Figures.of(ledger)
-    except LedgerError as error:
-        raise ValueError(error) from None
+    return Figures.of(ledger)
 
 
 def _budgets() -> Sequence[Budget]:
@@ -191,8 +211,7 @@ def top(
     from rich.console import Console
     from rich.live import Live
 
-    _fail = partial(fail, "costspan top")
-    try:
+    with reading("costspan top"):
         figures = _figures(ledger)
         found = _top(figures, by, lines, zone)
         if as_json:
@@ -209,8 +228,6 @@ def top(
             while True:
                 time.sleep(seconds)
                 live.update(_top_view(_top(figures, by, lines, zone)), refresh=True)
-    except (ValueError, ImportError) as error:
-        _fail(error)
 
 
 def _top(figures: Figures, by: str, lines: int, zone: str) -> dict[str, Any]:

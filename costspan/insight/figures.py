@@ -6,6 +6,7 @@ Whole hours come from the hourly totals, so that a month of a million calls is q
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from itertools import pairwise
@@ -21,6 +22,7 @@ from costspan_processor.ledger.schema import (
     DIMENSIONS,
     MEASURES,
     SPENDERS,
+    advice,
     calls,
     hours,
     measured,
@@ -141,7 +143,7 @@ class Figures:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.engine: Final = engine
 
     @classmethod
     def of(cls, url: str) -> Figures:
@@ -215,7 +217,7 @@ class Figures:
         if order == "cost":
             query = select(calls).order_by(c.cost.desc(), c.id).limit(limit)
             conditions.append(c.cost.is_not(None))
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             if order == "cost" and limit is not None:
                 # What the last of them costs is read from the index alone; few rows are then left to sort.
                 dearest = select(c.cost).where(*conditions).order_by(c.cost.desc()).limit(limit)
@@ -225,14 +227,21 @@ class Figures:
 
     def known(self) -> tuple[int, int] | None:
         """The unix seconds between which there are calls, whole hours; None in an empty ledger."""
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             first, last = connection.execute(select(func.min(hours.c.hour), func.max(hours.c.hour))).one()
         return None if first is None else (first * HOUR, (last + 1) * HOUR)
 
     def missing(self) -> int:
         """Calls that were made and are not in the ledger: dropped, or lost with a process that was killed."""
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             return int(connection.execute(select(func.sum(writers.c.dropped + writers.c.lost))).scalar() or 0)
+
+    def advice_taken(self) -> list[dict[str, Any]]:
+        """The rows of advice that somebody has followed, with its `title`; the latest last."""
+        query = select(advice).where(advice.c.taken.is_not(None)).order_by(advice.c.taken, advice.c.id)
+        with self.engine.connect() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [{**row, "title": json.loads(row["advice"])["title"]} for row in rows]
 
     # Inside.
 
@@ -250,7 +259,7 @@ class Figures:
             edges = ((start, first * HOUR), (last * HOUR, end))
             queries = [self._of_totals(table, names, first, last, by, where)]
             queries += [self._of_calls(names, *edge, by, where) for edge in edges if edge[0] < edge[1]]
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             for query in queries:
                 for row in connection.execute(query):
                     rest = iter(row[len(by) :])
@@ -325,7 +334,7 @@ class Figures:
     def _column(self, table: Table, name: str) -> ColumnElement[Any]:
         if name.startswith("tag."):
             key = name.removeprefix("tag.")
-            if self._engine.dialect.name == "postgresql":
+            if self.engine.dialect.name == "postgresql":
                 return func.json_extract_path_text(cast(calls.c.tags, JSON), key)
             return func.json_extract(calls.c.tags, f'$."{key}"')
         if name not in {"hour", *NARROWED_BY}:

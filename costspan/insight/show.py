@@ -135,6 +135,7 @@ def _templates() -> Environment:
     )
     found.filters |= {
         "usd": format_usd,
+        "amount": lambda text: format_usd(Decimal(text)),
         "tokens": format_tokens,
         "share": format_share,
         "cell": lambda text: _MARKUP.sub(r"\\\g<0>", " ".join(str(text).split())),
