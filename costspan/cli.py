@@ -123,6 +123,10 @@ def run(
     live: Annotated[
         bool, typer.Option("--live", help="While it runs, show on the terminal's last line what it has cost.")
     ] = False,
+    ledger: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Keep a record of every call there: a file, or postgresql://host/database."),
+    ] = None,
 ) -> None:
     """Run a program and say what its LLM calls cost.
 
@@ -132,7 +136,7 @@ def run(
     from costspan.run import RunError, run
 
     try:
-        status = run(command, json, live=live)
+        status = run(command, json, live=live, ledger=ledger)
     except RunError as error:
         fail("costspan run", error, error.status)
     raise typer.Exit(status)
