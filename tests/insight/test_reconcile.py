@@ -70,7 +70,7 @@ def read(tmp_path: Path, text: str, name: str = "invoice.csv", columns: Columns 
 
 def charged(found: Invoice) -> dict[tuple[str, str, str], Decimal]:
     """The charges: days, name and kind -> USD."""
-    amounts = {}
+    amounts: dict[tuple[str, str, str], Decimal] = {}
     for charge, pico in found.charges.items():
         days = "/".join(dict.fromkeys((str(charge.first), str(charge.last))))
         amounts[days, charge.name, charge.kind] = Decimal(pico).scaleb(-12).normalize()
