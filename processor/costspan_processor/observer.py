@@ -9,8 +9,6 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.trace import get_current_span
-
 from costspan_processor.attribution import attribution
 from costspan_processor.budgets.guard import Admission, Refusal
 from costspan_processor.conventions import read
@@ -151,8 +149,7 @@ class CostObserver:
         self.count(priced, who, duration, first_chunk, context, own=True)
         ledger = self.ledger
         if ledger is not None:
-            span = None if context is None else get_current_span(context)
-            ledger.keep(priced, who, at, duration, first_chunk, span, attributes)
+            ledger.keep(priced, who, at, duration, first_chunk, context, attributes)
         return result
 
     def count(

@@ -125,7 +125,7 @@ class CostSpanProcessor(compat.Ending):
                 result.update(observer.guard.charge(key, known, who, priced))
             observer.count(priced, who, duration, own=False)
             if observer.ledger is not None:
-                observer.ledger.keep(priced, who, start, duration, None, span, attributes, scope, resource)
+                observer.ledger.keep(priced, who, start, duration, None, None, attributes, span, scope, resource)
         # The price first: where a span has little room left, the first ones are those that stay.
         result.update(new)
         return result

@@ -34,8 +34,7 @@ def kept(number: int = 0, *, at: int | None = None, input_tokens: int = 1_000, *
     started = AT + number * 3_600 * 10**6 if at is None else at
     named = {"team": "search", "user": f"user-{number % 5}", "session": f"session-{number % 20}", **who}
     return Kept(
-        assess(reading, started, BOOK), Attribution(attributes_of(**named)), started, 1.5, None, None, False,
-        attributes, None, None,
+        assess(reading, started, BOOK), Attribution(attributes_of(**named)), started, 1.5, None, None, attributes,
     )  # fmt: skip
 
 

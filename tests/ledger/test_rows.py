@@ -30,8 +30,8 @@ def row(attributes: dict[str, Any], sequence: int = 1, **given: Any) -> Row:
     reading = read(attributes)
     assert reading is not None
     priced = assess(reading, AT, BOOK, given.get("duration"))
-    said = {"who": None, "duration": 1.25, "first_chunk": None, "span": None, "own_span": False, "scope": None}
-    kept = Kept(priced=priced, at=AT, attributes=attributes, resource=None, **{**said, **given})
+    said = {"who": None, "duration": 1.25, "first_chunk": None, "context": None}
+    kept = Kept(priced=priced, at=AT, attributes=attributes, **{**said, **given})
     return Rows("writer", "shop").row(kept, sequence)
 
 

@@ -35,7 +35,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def keep(writer: LedgerWriter, one: Kept, span: Any = None) -> None:
-    writer.keep(one.priced, one.who, one.at, one.duration, one.first_chunk, span, one.attributes)
+    context = None if span is None else trace.set_span_in_context(span)
+    writer.keep(*one[:5], context, one.attributes)
 
 
 def read(url: str, *columns: Any) -> list[tuple[Any, ...]]:
@@ -265,7 +266,7 @@ from pathlib import Path
 writer = begin({url!r}, service="shop", data=Path({data!r}))
 def keep(number):
     one = kept(number)
-    writer.keep(one.priced, one.who, one.at, one.duration, one.first_chunk, None, one.attributes)
+    writer.keep(*one[:7])
 """
 
 

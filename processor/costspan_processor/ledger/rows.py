@@ -11,6 +11,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
 
+from opentelemetry.trace import NonRecordingSpan, get_current_span
+
 from costspan_pricing import METERS, PICO
 from costspan_processor.attribution import KEYS
 from costspan_processor.conventions import RESPONSE_ID, Plain
@@ -20,7 +22,8 @@ from costspan_processor.translation import in_convention
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from opentelemetry.trace import SpanContext
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span
 
     from costspan_pricing import Cost, RateCard, Usage
     from costspan_processor.attribution import Attribution
@@ -61,47 +64,47 @@ class Kept(NamedTuple):
     duration: float | None
     """Seconds."""
     first_chunk: float | None
-    span: SpanContext | None
-    own_span: bool
-    """Whether the span is this call's own, and not that of whatever is around it."""
+    context: Context | None
+    """The one of its span, if our instrumentation made that; `span` else."""
     attributes: Mapping[str, Any]
-    scope: str | None
-    """The library that made the span, and the attributes of its resource; None if the call is our instrumentation's."""
-    resource: Mapping[str, Any] | None
+    span: Span | None = None
+    scope: str = ""
+    """The library that made the span, and the attributes of its resource."""
+    resource: Mapping[str, Any] | None = None
 
 
 class Rows:
     """Makes rows, and remembers what rows have in common."""
 
-    def __init__(self, writer: str, service: str | None) -> None:
+    def __init__(self, writer: str, service: str | None, own_ids: bool = True) -> None:
+        """`own_ids`: whether the tracer makes ids of its own for spans that nobody records."""
+        self._own_ids = own_ids
         self._writer = writer
         self._service = _service(service)
         self._sheets: dict[tuple[RateCard, int], dict[str, tuple[str, str, int]]] = {}
 
     def row(self, kept: Kept, sequence: int) -> Row:
         """The row of a call. Raises ValueError for figures that cannot be."""
-        (priced, who, at, duration, first_chunk, span, own_span, attributes, scope, resource) = kept
+        priced, who, at, duration, first_chunk, context, attributes, span, scope, resource = kept
         reading = priced.reading
         kind = reading.kind
         service = self._service
-        if scope is not None:
+        ours = span is None
+        if not ours:
             attributes = {**attributes, **in_convention(attributes, scope, resource)}
             if resource is not None:
                 service = _service(resource.get("service.name"))
         get = attributes.get
-        trace_id = span_id = identity = None
-        if span is not None and span.is_valid:
-            trace_id = f"{span.trace_id:032x}"
-            if own_span:
-                span_id = f"{span.span_id:016x}"
-                identity = f"{trace_id}:{span_id}"
+        if span is None and context is not None:
+            span = get_current_span(context)
+        trace_id, span_id = (None, None) if span is None else self._ids(span)
         response_id = get(RESPONSE_ID)
         port = kind.server_port
         server = kind.server_address if port is None else f"{kind.server_address or ''}:{port}"
         share = get(PREFIX_SHARE)
         money = self._of_plain(priced, attributes) if isinstance(priced, Plain) else _of_any(priced, attributes)
         return (
-            identity or uuid4().hex,
+            uuid4().hex if span_id is None else f"{trace_id}:{span_id}",
             self._writer,
             sequence,
             trace_id,
@@ -120,7 +123,7 @@ class Rows:
             kind.tier,
             kind.geo,
             server,
-            *_attribution(who, attributes, own=scope is None),
+            *_attribution(who, attributes, own=ours),
             priced.status,
             kind.error_type,
             kind.aborted,
@@ -129,6 +132,17 @@ class Rows:
             _text(get(PREFIX)),
             round(share * 1000) if isinstance(share, float) else share if type(share) is int else None,
         )
+
+    def _ids(self, span: Span) -> tuple[str | None, str | None]:
+        """The ids of a call by its span, in hex. The span that is there may be the one around the call."""
+        context = span.get_span_context()
+        if not context.is_valid:
+            return None, None
+        # A tracer that makes no spans hands on what it has found, whose id is not the call's.
+        own = type(span) is not NonRecordingSpan or (
+            self._own_ids and not context.is_remote and not context.trace_flags.sampled
+        )
+        return f"{context.trace_id:032x}", f"{context.span_id:016x}" if own else None
 
     def _of_plain(self, priced: Plain, attributes: Mapping[str, Any]) -> Row:
         """The columns from `input_tokens` to `price_source` of a call of text alone, without the objects of a cost."""

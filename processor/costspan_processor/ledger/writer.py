@@ -18,8 +18,6 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.trace import NonRecordingSpan
-
 from costspan_processor.ledger.counts import Counts, bury_the_dead, folder_of
 from costspan_processor.ledger.rows import PLACE, Kept, Row, Rows
 from costspan_processor.ledger.store import AwayError, Ledger, LedgerError, Writer, is_about_rows, is_of_database
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from opentelemetry.trace import Span
+    from opentelemetry.context import Context
 
     from costspan_processor.attribution import Attribution
     from costspan_processor.budgets.events import Event
@@ -49,7 +47,6 @@ _FORGET_EVERY: Final = 3600.0
 _TEXT_AT_MOST: Final = 200
 _WHOLE: Final = frozenset(PLACE[name] for name in ("tags", "usage", "lines", "price_source"))
 """Columns whose texts mean nothing cut off."""
-_SAMPLED: Final = 1
 
 _open: weakref.WeakSet[LedgerWriter] = weakref.WeakSet()
 _inherited: list[object] = []
@@ -118,7 +115,7 @@ class LedgerWriter:
         self._stepping = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
-        self._queue: deque[Kept] = deque()
+        self._queue: deque[tuple[Any, ...]] = deque()
         self._rows: deque[Row] = deque()
         self._notes: deque[tuple[str, int, str, str, str, str]] = deque(maxlen=1_000)
         self._busy = False
@@ -133,7 +130,7 @@ class LedgerWriter:
         self._noted = False
         """Whether the ledger knows of this writer."""
         self.who = Writer(uuid.uuid4().hex, socket.gethostname(), os.getpid(), self._service, int(time.time()))
-        self._make = Rows(self.who.id, self._service)
+        self._make = Rows(self.who.id, self._service, self._own_ids)
         self._counts: Counts | None = None
         self._values: memoryview[int] = memoryview(bytearray(16)).cast("Q")
 
@@ -172,25 +169,15 @@ class LedgerWriter:
         at: int,
         duration: float | None,
         first_chunk: float | None,
-        span: Span | None,
+        context: Context | None,
         attributes: Mapping[str, Any],
-        scope: str | None = None,
-        resource: Mapping[str, Any] | None = None,
+        *foreign: Any,
     ) -> None:
-        """Take a call that ended. No I/O, and nothing of the row is made here.
+        """Take a call that ended: the fields of a `Kept`. No I/O, and nothing of the row is made here.
 
-        `at` is its start (unix ns), durations are seconds, `span` is its span. For a span that is not our own `scope`
-        and `resource` say whose it is.
+        `at` is its start (unix ns), durations are seconds, `context` is that of its span. A call that we have not made
+        the span of has in `foreign` the span, the name of its library and the attributes of its resource.
         """
-        context = None
-        own = False
-        if span is not None:
-            context = span.get_span_context()
-            # A tracer that makes no spans hands on the one around the call, whose id is not the call's.
-            own = type(span) is not NonRecordingSpan or (
-                self._own_ids and not context.is_remote and not context.trace_flags & _SAMPLED
-            )
-        kept = Kept(priced, who, at, duration, first_chunk, context, own, attributes, scope, resource)
         with self._lock:
             if self._thread is None and not self._ending:
                 self._start()
@@ -200,7 +187,8 @@ class LedgerWriter:
             if self._left_out or waiting + len(self._rows) >= self._most:
                 values[1] += 1
                 return
-            self._queue.append(kept)
+            # A plain tuple: to make a named one costs more than all the rest.
+            self._queue.append((priced, who, at, duration, first_chunk, context, attributes, *foreign))
         if waiting == _BATCH:
             self._wake.set()
         if self._ending:
@@ -306,7 +294,7 @@ class LedgerWriter:
     def _make_rows(self) -> None:
         """What has been kept is small once it is a row: that is what waits where the database is away."""
         for _ in range(min(len(self._queue), self._most)):
-            kept = self._queue.popleft()
+            kept = Kept(*self._queue.popleft())
             self._sequence += 1
             try:
                 self._rows.append(self._make.row(kept, self._sequence))
