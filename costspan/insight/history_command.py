@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
@@ -210,6 +210,8 @@ def reconcile(
         columns = _columns(date_column, cost_column, model_column, provider)
         engine, figures = _opened(ledger)
         prices, narrowed, period = _book(book), _where(where), _month(month)
+        if openai or anthropic:
+            period = _over(period)
         invoices = _invoices(files or [], openai, anthropic, period, prices, columns)
         with _progress("Comparing") as seen:
             options: dict[str, Any] = {"where": narrowed, "tolerance": allowed, "seen": seen}
@@ -244,17 +246,14 @@ def _invoices(
     book: PriceBook,
     columns: Columns | None,
 ) -> list[Invoice]:
-    from costspan.insight.reconcile import month_end, read_invoice
+    from costspan.insight.reconcile import read_invoice
 
     invoices = [read_invoice(path, book, columns) for path in files]
     if openai or anthropic:
         from costspan.insight.reconcile.services import anthropic_costs, openai_costs
 
-        today = datetime.now(UTC).date()
-        first, last = period or (today.replace(day=1), month_end(today))
-        # What is not over yet has no costs.
-        ends = first, max(first, min(last, today))
-        invoices += [ask(*ends) for ask, wanted in ((openai_costs, openai), (anthropic_costs, anthropic)) if wanted]
+        assert period is not None
+        invoices += [ask(*period) for ask, wanted in ((openai_costs, openai), (anthropic_costs, anthropic)) if wanted]
     return invoices
 
 
@@ -473,6 +472,15 @@ def _month(text: str | None) -> tuple[date, date] | None:
     except ValueError:
         raise ValueError(f"--month must be a month such as 2026-11, not {text!r}") from None
     return first, month_end(first)
+
+
+def _over(period: tuple[date, date] | None) -> tuple[date, date]:
+    """The days of a period, by default of this month, that are over: the costs of a day come with its end."""
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    first, last = period or (yesterday.replace(day=1), yesterday)
+    if first > yesterday:
+        raise ValueError(f"no day of {first:%Y-%m} is over yet, so no costs are known")
+    return first, min(last, yesterday)
 
 
 def _tolerance(text: str) -> Decimal:

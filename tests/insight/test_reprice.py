@@ -23,6 +23,7 @@ from costspan_pricing import PriceBook
 from costspan_processor.ledger.rows import COLUMNS, Totals, totals
 from costspan_processor.ledger.schema import COMPONENTS, calls, hours, series, spenders
 from tests.insight.ledgers import ledger
+from tests.ledger.postgres import MISSING, PostgreSQL, binaries
 
 ALWAYS = (0, 4_000_000_000)
 BOOK = PriceBook.bundled()
@@ -193,8 +194,8 @@ def test_what_the_usage_is_worth_stays_said(tmp_path: Path) -> None:
     assert adds_up(engine)
 
 
-def test_two_who_restate_at_once_write_it_once(tmp_path: Path) -> None:
-    engine = ledger(tmp_path / "ledger.db", [{"user": f"u{number % 3}"} for number in range(300)])
+def restate_twice_at_once(engine: Engine) -> list[int]:
+    """How many calls each of two wrote."""
     done: list[int] = []
     both = [
         threading.Thread(target=lambda: done.append(restate(engine, Figures(engine), CHEAPER, *ALWAYS).calls))
@@ -204,8 +205,26 @@ def test_two_who_restate_at_once_write_it_once(tmp_path: Path) -> None:
         thread.start()
     for thread in both:
         thread.join()
-    assert sum(done) == 300
+    return done
+
+
+MANY = [{"user": f"u{number % 3}"} for number in range(300)]
+
+
+def test_two_who_restate_at_once_write_it_once(tmp_path: Path) -> None:
+    engine = ledger(tmp_path / "ledger.db", MANY)
+    assert sum(restate_twice_at_once(engine)) == 300
     assert adds_up(engine)
+
+
+@pytest.mark.skipif(binaries() is None and os.environ.get("CI") != "true", reason=MISSING)
+def test_the_same_in_postgresql() -> None:
+    with PostgreSQL() as server:
+        engine = ledger(server.database(), [*MANY, {"model": "claude-next"}, {"tags": {"tenant": "acme"}}])
+        assert compare(Figures(engine), CHEAPER, *ALWAYS, {"tag.tenant": "acme"}).changes == 1
+        assert sum(restate_twice_at_once(engine)) == 301
+        assert adds_up(engine)
+        engine.dispose()
 
 
 def test_calls_that_retention_removed_stay_in_the_totals(tmp_path: Path) -> None:
@@ -236,7 +255,7 @@ CALLS = st.fixed_dictionaries(
 
 
 @given(st.lists(CALLS, max_size=12), st.sampled_from([BOOK, CHEAPER, NEW_MODEL]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_restated_ledger_adds_up_and_is_what_the_comparison_said(
     tmp_path_factory: pytest.TempPathFactory, made: list[Mapping[str, Any]], book: PriceBook
 ) -> None:
@@ -319,10 +338,9 @@ def test_apply_asks_first_and_changes_nothing_without_a_yes(
     with (tmp_path / "no").open() as answer:
         monkeypatch.setattr(sys, "stdin", answer)
         done = reprice(*book, "--apply")
-    assert (done.status, done.err) == (
-        1,
-        "Restate 1 call in 1 hour of this ledger? [y/N]: costspan reprice: nothing was changed\n",
-    )
+    assert done.status == 1
+    assert done.err.startswith("Restate 1 call in 1 hour of this ledger? [y/N]:")
+    assert done.err.endswith("costspan reprice: nothing was changed\n")
     assert Figures(engine).total(*ALWAYS).usd == Decimal("0.006")
     told = json.loads(reprice(*book, "--apply", "--yes", "--json").out)
     assert told["restated"] == {"calls": 1, "hours": 1, "difference": "-0.002"}

@@ -131,6 +131,8 @@ class _Cell:
     """Calls that are counted elsewhere, of which only the searches are here."""
     charged: bool = False
     """Whether the invoice has a line for it."""
+    used: bool = False
+    """Whether one of these is for usage."""
     causes: dict[str, _Tally] = field(default_factory=lambda: defaultdict(_Tally))
     moved: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """Picodollars of calls that the provider may have billed on another day, by cause."""
@@ -222,12 +224,14 @@ class _Reconciliation:
         for provider in self.providers:
             own = [charge for charge, _ in within if charge.provider == provider]
             self._spans[provider] = _merged((charge.first, charge.last) for charge in own if charge.first < charge.last)
-            if own and not any(charge.name for charge in own):
+            used = [charge for charge in own if charge.kind == "usage"]
+            if used and not any(charge.name for charge in used):
                 self._together.add(provider)
         for charge, pico in within:
             cell = self._cells[self._key(charge.first, charge.provider, self._charged(charge, pico))]
             cell.invoiced += pico
             cell.charged = True
+            cell.used |= charge.kind == "usage"
             if (cause := _KIND_CAUSE.get(charge.kind)) is not None:
                 cell.causes[cause].explained += pico
 
@@ -238,9 +242,10 @@ class _Reconciliation:
             return NO_MODEL
         model = self._names.of_invoice(charge.provider, charge.name)
         if model is None:
-            line = self._unmatched[charge.provider, charge.name]
-            line[0] += 1
-            line[1] += pico
+            if charge.kind == "usage":
+                line = self._unmatched[charge.provider, charge.name]
+                line[0] += 1
+                line[1] += pico
             return bare(charge.name)
         return model
 
@@ -447,7 +452,7 @@ class _Reconciliation:
                 {
                     name: [1, sum(cell.invoiced for cell in some)]
                     for name, some in by_model.items()
-                    if not any(cell.calls or cell.searching for cell in some)
+                    if any(cell.used for cell in some) and not any(cell.calls or cell.searching for cell in some)
                 },
                 "invoiced",
                 None,
