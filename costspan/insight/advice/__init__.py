@@ -42,20 +42,22 @@ def advise(
 ) -> list[Advice]:
     """The advice that the calls between ``start`` and ``end`` (unix seconds) bear out, what saves most first.
 
-    book, at_ns: the prices, and the instant whose prices count (unix nanoseconds, by default now).
+    book, at_ns: the prices, and the instant whose prices count (unix nanoseconds, by default now); calls after it do
+        not.
     candidates: models, provider/model, that are good enough; without any, smaller models of the same family are
         suggested for a trial.
     providers: providers to compare with, besides those that the ledger has calls of.
     unhurried: tasks whose answers nobody waits for, whatever the priority of their calls.
 
-    Empty where the ledger knows of less than three days, or of too few calls. Savings do not add up where advice
+    Empty where there were calls on less than three days, or too few. Savings do not add up where advice
     `excludes` other advice: see `together`.
     """
     limits = thresholds or Thresholds()
-    evidence = Evidence(engine, start, end)
-    if evidence.days < limits.days or evidence.total.calls < limits.calls:
-        return []
     when = time.time_ns() if at_ns is None else at_ns
+    # Of what is still to come nothing is known; hours without calls are known to be such.
+    evidence = Evidence(engine, start, min(end, when // 10**9))
+    if sum(map(bool, evidence.daily())) < limits.days or evidence.total.calls < limits.calls:
+        return []
     case = Case(evidence, book, when, limits, tuple(candidates), tuple(providers), frozenset(unhurried))
     found = {one.id: one for rule in RULES for one in rule(case) if one is not None}
     advice = sorted(found.values(), key=lambda one: (-_saving(one), one.id))

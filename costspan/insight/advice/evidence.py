@@ -152,7 +152,7 @@ class Evidence:
         self.figures = Figures(engine)
         known = self.figures.known()
         self.start = start if known is None else max(start, known[0])
-        self.end = end if known is None else max(self.start, min(end, known[1]))
+        self.end = max(self.start, end)
         self.days = Decimal(self.end - self.start) / _DAY
         """Days of the stretch since the ledger's first call."""
 

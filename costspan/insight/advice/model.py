@@ -140,7 +140,7 @@ def advice_id(category: str, subject: Mapping[str, str]) -> str:
     """Stable over runs and machines.
 
     >>> advice_id("batch", {"task": "report", "model": "gpt-4.1"})
-    'batch-2c2b7d3d8e'
+    'batch-49197e3d9e'
     """
     name = "\0".join([category, *(f"{key}={subject[key]}" for key in sorted(subject))])
     return f"{category.replace('_', '-')}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
