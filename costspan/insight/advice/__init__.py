@@ -55,8 +55,8 @@ def advise(
     limits = thresholds or Thresholds()
     when = time.time_ns() if at_ns is None else at_ns
     # Of what is still to come nothing is known; hours without calls are known to be such.
-    evidence = Evidence(engine, start, min(end, when // 10**9))
-    if sum(map(bool, evidence.daily())) < limits.days or evidence.total.calls < limits.calls:
+    evidence = Evidence(engine, start, min(end, -(-when // 10**9)))
+    if evidence.days <= 0 or sum(map(bool, evidence.daily())) < limits.days or evidence.total.calls < limits.calls:
         return []
     case = Case(evidence, book, when, limits, tuple(candidates), tuple(providers), frozenset(unhurried))
     found = {one.id: one for rule in RULES for one in rule(case) if one is not None}
