@@ -81,8 +81,6 @@ def serve(
         _fail("--tls-certificate and --tls-key go together")
     if not ledger:
         _fail("there is no ledger to show: give --ledger URL, or set COSTSPAN_LEDGER")
-    # Whoever runs a server sees what goes wrong in it.
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         known = Keys(of_environment(), _file(keys))
         secret = "" if known else _first(host)
@@ -112,6 +110,8 @@ def serve(
         ssl_keyfile=tls_key,
     )
     server = Server(config)
+    # Whoever runs a server sees what goes wrong in it.
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     # uvicorn sends itself the signal once more when it is done: what is in hand is finished, and that is success.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)

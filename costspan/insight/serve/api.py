@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import time
 from bisect import bisect_right
 from datetime import date, datetime
+from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -16,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from costspan._version import __version__
 from costspan.insight.figures import HOUR, Figures, Spent, Sums, usd
@@ -26,17 +29,20 @@ from costspan.insight.serve.asked import (
     BreakdownQuery,
     MetricsQuery,
     Narrowed,
+    PaybackQuery,
     Pseudonymised,
     ReportQuery,
     Stretch,
+    SuggestionsQuery,
     TrendQuery,
     Users,
     stretch,
 )
 from costspan.insight.serve.audit import Audit
 from costspan.insight.serve.budgets import Held
-from costspan.insight.serve.gate import BASE, KEY, Gate, Refused
+from costspan.insight.serve.gate import BASE, KEY, Gate, Refused, route_path
 from costspan.insight.serve.keys import Key, Keys, of_environment
+from costspan.insight.serve.suggestions import Suggestions
 from costspan_pricing.estimate import Estimator
 from costspan_processor.budgets.periods import period_at, zone_of
 from costspan_processor.ledger.store import open_ledger
@@ -46,6 +52,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from costspan.insight.advice import Advice
     from costspan.insight.analysis import MonthEnd
     from costspan.settings import Settings
     from costspan_pricing import Cost, PriceBook
@@ -58,6 +65,8 @@ REQUESTS_A_MINUTE: Final = 600
 
 _HISTORY: Final = 120
 """Days that a projection and a forecast learn from."""
+_AROUND: Final = 28
+"""Days before and after a period that say what is usual in it."""
 _MOST_HOURS: Final = 62 * 24
 _USER: Final = "user.id"
 
@@ -175,7 +184,7 @@ class _Api:
 
         running = period_at("day", now, self.zone)
         elapsed = min(1.0, round((now - running.start) / (running.end - running.start), 2))
-        days = _history(self, {}, now)
+        days = _days(self, {}, now - _HISTORY * 86400, now)
         asked = (elapsed, tuple(days.items()))
         if self._projection is None or self._projection[0] != asked:
             self._projection = asked, analysis.project_month(days, self.today(now), elapsed)
@@ -201,12 +210,9 @@ class _Api:
             redoc_url=None,
             openapi_url=f"{BASE}/openapi.json",
             redirect_slashes=False,
-            responses={
-                status: {"model": models.Problem, "description": why, "content": {"application/problem+json": {}}}
-                for status, why in _PROBLEMS.items()
-            },
+            responses={status: {"model": models.Problem, "description": why} for status, why in _PROBLEMS.items()},
         )
-        for paths in (_reading, _budgets, _alerts, _estimating):
+        for paths in (_reading, _budgets, _alerts, _suggesting, _estimating):
             paths(inner, self)
         _errors(inner)
         _described(inner)
@@ -214,8 +220,11 @@ class _Api:
 
 
 _PROBLEMS: Final = {
+    400: "The body cannot be read.",
     401: "No key, or one that is not known.",
     403: "The key may not do this.",
+    405: "The path does not take this method.",
+    408: "The body did not come.",
     413: "The body is too large.",
     414: "Query or path are too long.",
     422: "A parameter makes no sense.",
@@ -343,6 +352,7 @@ def _reading(inner: FastAPI, api: _Api) -> None:
     def report(query: Annotated[ReportQuery, Query()]) -> Any:
         """A report, as `costspan report` makes it: of a day, week, month, conversation, session or feature."""
         from costspan.insight.show import to_json, write
+        from costspan.insight.study import advise_on, study
 
         now, users = time.time(), api.users(query)
         if (query.kind in STRETCHES) == (query.subject is not None):
@@ -364,6 +374,10 @@ def _reading(inner: FastAPI, api: _Api) -> None:
             )
         except ValueError as error:
             raise Refused(404, str(error)) from None
+        if when is not None:
+            study(made, figures, when.start, when.end, zone=api.zone, now=now)
+            if query.advice:
+                advise_on(made, figures, min(when.end, int(now) + 1), book=api.book)
         if users:
             _hide(made, users, [b.name for b in api.held.budgets() if b.per == _USER])
         kind = _KINDS[query.format]
@@ -436,28 +450,30 @@ def _points(api: _Api, asked: Stretch, each: str, where: Mapping[str, str]) -> l
     return [(api.local(start), spent) for start, spent in found.items()]
 
 
-def _history(api: _Api, where: Mapping[str, str], now: float) -> dict[date, int]:
-    """Picodollars of each of the last days, today among them, from the ledger's first day on."""
+def _days(api: _Api, where: Mapping[str, str], start: float, end: float) -> dict[date, int]:
+    """Picodollars of each day of a stretch of time, from the ledger's first day on: those before are not known."""
     known = api.figures.known()
-    if known is None:
+    if known is None or end <= known[0]:
         return {}
-    start = max(known[0], int(now) - _HISTORY * 86400)
-    days = api.figures.days(start, int(now) + 1, api.zone, where)
+    days = api.figures.days(max(known[0], int(start)), math.ceil(end), api.zone, where)
     return {day: spent.cost for day, spent in days.items()}
 
 
 def _analysed(
     api: _Api, asked: Stretch, where: Mapping[str, str], now: float, horizon: int
 ) -> dict[str, Any]:  # fmt: skip
-    """What the days of a period say. What is usual, and what comes next, is learned from all days that are known."""
+    """What the days of a period say. What is usual is learned from those around it too, what comes from the last."""
     from costspan.insight import analysis
 
     today = api.today(now)
-    known = _history(api, where, now)
+    around = _days(api, where, asked.start - _AROUND * 86400, min(now, asked.end + _AROUND * 86400))
     first, last = api.today(asked.start), api.today(asked.end - 1)
-    found = analysis.trend({day: pico for day, pico in known.items() if first <= day <= last}, today=today)
-    ahead = analysis.forecast(known, horizon, today=today) if horizon else None
-    unusual = analysis.anomalies({day: pico for day, pico in known.items() if day < today})
+    found = analysis.trend(
+        {day: pico for day, pico in around.items() if first <= day <= last}, today=today if last >= today else None
+    )
+    history = _days(api, where, now - _HISTORY * 86400, now) if horizon else {}
+    ahead = analysis.forecast(history, horizon, today=today) if horizon else None
+    unusual = analysis.anomalies({day: pico for day, pico in around.items() if day < today})
     return {
         "trend": {
             "direction": found.direction,
@@ -592,6 +608,105 @@ def _alerts(inner: FastAPI, api: _Api) -> None:
         return {"id": alert_id, "acknowledged_by": api.held.acknowledge(alert_id, who.name)}
 
 
+# ------------------------------------------------------------------ suggestions
+
+_ADVICE = Annotated[str, Path(pattern=r"^[a-z0-9-]{1,64}$", description="The suggestion's id.")]
+
+
+def _suggesting(inner: FastAPI, api: _Api) -> None:
+    made = Suggestions(api.engine, api.figures, api.book)
+    none_such: dict[int | str, dict[str, Any]] = {
+        404: {"model": models.Problem, "description": "There is no such suggestion."}
+    }
+
+    @inner.get(f"{BASE}/suggestions", response_model=models.Suggestions, tags=["suggestions"])
+    def suggestions(query: Annotated[SuggestionsQuery, Query()]) -> Any:
+        """What would cost less, with the arithmetic to check it by; and what earlier advice has saved."""
+        from costspan.insight.advice import together
+
+        at, found = made.given(query.days)
+        noted = made.noted()
+        taken = {one for one, row in noted.items() if row.taken is not None}
+        dismissed = {one for one, row in noted.items() if row.dismissed is not None}
+        wanted = [
+            one
+            for one in found
+            if query.category in {None, one.category} and (query.dismissed or one.id not in dismissed)
+        ]
+        lines = [_suggestion(one, one.id in taken, one.id in dismissed) for one in wanted[: query.limit]]
+        return {
+            "at": api.local(at),
+            "days": query.days,
+            "suggestions": lines,
+            "together": together([one for one in found if one.id not in taken | dismissed]),
+            "more": len(wanted) - len(lines),
+            "note": "" if wanted else "nothing is borne out by the calls that there are",
+            "taken": [{**one, "taken": api.local(one["taken"])} for one in made.saved(time.time())],
+        }
+
+    @inner.get(
+        f"{BASE}/suggestions/{{suggestion_id}}/roi",
+        response_model=models.Payback,
+        tags=["suggestions"],
+        responses=none_such,
+    )
+    def roi(suggestion_id: _ADVICE, query: Annotated[PaybackQuery, Query()]) -> Any:
+        """When it has paid for the work to follow it."""
+        from costspan.insight.roi import payback
+
+        one = made.find(suggestion_id)
+        found = payback(one, None if query.effort is None else Decimal(query.effort))
+        figures = ("effort", "months", "months_low", "months_high", "first_year", "roi", "reasons")
+        return {
+            "id": one.id,
+            "savings": None if one.savings is None else one.savings.expected,
+            **{name: getattr(found, name) for name in figures},
+        }
+
+    @inner.post(
+        f"{BASE}/suggestions/{{suggestion_id}}/take",
+        response_model=models.Noted,
+        tags=["suggestions"],
+        responses=none_such,
+    )
+    def take(suggestion_id: _ADVICE, who: Who) -> Any:
+        """Note that it has been followed, so that what it saves is measured from now on. Needs a key that may write."""
+        made.take(suggestion_id, who.name)
+        return {"id": suggestion_id, "taken": True, "dismissed": False}
+
+    @inner.post(
+        f"{BASE}/suggestions/{{suggestion_id}}/dismiss",
+        response_model=models.Noted,
+        tags=["suggestions"],
+        responses=none_such,
+    )
+    def dismiss(suggestion_id: _ADVICE) -> Any:
+        """Note that it is not wanted. Needs a key that may write."""
+        made.dismiss(suggestion_id)
+        row = made.noted()[suggestion_id]
+        return {"id": suggestion_id, "taken": row.taken is not None, "dismissed": True}
+
+
+def _suggestion(one: Advice, taken: bool, dismissed: bool) -> dict[str, Any]:
+    saves = one.savings
+    return {
+        **{
+            name: getattr(one, name)
+            for name in (
+                "id", "category", "priority", "title", "calls", "share", "examples", "assumes", "effort", "actions",
+                "excludes",
+            )
+        },
+        "subject": dict(one.subject),
+        "steps": [step._asdict() for step in one.steps],
+        "savings": None if saves is None else saves.expected,
+        "savings_low": None if saves is None else saves.low,
+        "savings_high": None if saves is None else saves.high,
+        "taken": taken,
+        "dismissed": dismissed,
+    }  # fmt: skip
+
+
 # ------------------------------------------------------------------ estimates
 
 
@@ -679,10 +794,13 @@ def _errors(inner: FastAPI) -> None:
         return answer(Refused(422, _ascii(first), errors=[{k: _ascii(v) for k, v in one.items()} for one in wrong]))
 
     @inner.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> Response:
+    async def http(request: Request, error: HTTPException) -> Response:
         detail = {404: "there is nothing at this path", 405: "this path does not take this method"}
         known = Refused(error.status_code, detail.get(error.status_code, str(error.detail)))
-        known.headers |= {name.lower(): value for name, value in (error.headers or {}).items()}
+        if error.status_code == 405:
+            path = route_path(request.scope)
+            routes = [route for route in inner.routes if isinstance(route, Route) and route.path_regex.match(path)]
+            known.with_header("allow", ", ".join(sorted({one for route in routes for one in route.methods or ()})))
         return answer(known)
 
     @inner.exception_handler(Exception)
@@ -713,6 +831,12 @@ def _described(inner: FastAPI) -> None:
                 "key": {"type": "http", "scheme": "bearer", "description": "A key of `costspan serve keys add`."}
             }
             document["security"] = [{"key": []}]
+            operations = [operation for path in document["paths"].values() for operation in path.values()]
+            for operation in operations:
+                for status, response in operation["responses"].items():
+                    if status >= "400":
+                        schema = {"$ref": "#/components/schemas/Problem"}
+                        response["content"] = {"application/problem+json": {"schema": schema}}
             inner.openapi_schema = document
         return inner.openapi_schema
 

@@ -141,6 +141,7 @@ class ReportQuery(Pseudonymised):
     )
     day: date | None = Field(default=None, description="The day, or one in the week or month; by default today.")
     subject: Text | None = Field(default=None, description="Which conversation, session or feature.")
+    advice: bool = Field(default=False, description="With suggestions, of a day, week or month.")
     format: Literal["json", "markdown", "csv", "html"] = "json"
 
 
@@ -151,13 +152,21 @@ class AlertsQuery(Pseudonymised):
     limit: int = Field(default=100, ge=1, le=1000)
 
 
-class SuggestionsQuery(Pseudonymised):
+class SuggestionsQuery(Query):
     """Parameters of the suggestions."""
 
     category: Text | None = None
     dismissed: bool = Field(default=False, description="Those that were dismissed, too.")
-    days: int = Field(default=30, ge=1, le=92, description="Days of calls, up to now, that they rest on.")
+    days: Literal[7, 14, 30, 60, 90] = Field(default=30, description="Days of calls, up to now, that they rest on.")
     limit: int = Field(default=50, ge=1, le=200)
+
+
+class PaybackQuery(Query):
+    """Parameters of a suggestion's return."""
+
+    effort: str | None = Field(
+        default=None, pattern=r"^\d{1,10}(\.\d{1,12})?$", description="USD that it costs to follow it, once."
+    )
 
 
 class Stretch(NamedTuple):

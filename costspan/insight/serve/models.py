@@ -349,6 +349,91 @@ class Estimate(Answer):
     others: list[Estimated] = Field(description="The cheapest first, those without a price last.")
 
 
+class StepOf(Answer):
+    """A line of arithmetic."""
+
+    what: str
+    how: str = Field(description="What to reckon: + - * / and numbers.")
+    result: Usd = Field(description="What comes of it, in `unit`.")
+    unit: str
+
+
+class Suggestion(Answer):
+    """Something that would cost less; docs/advice.md says how it is found."""
+
+    id: str
+    category: str
+    priority: Literal["high", "medium", "low"]
+    title: str
+    subject: dict[str, str] = Field(description="What it is about: provider, model, task, ...")
+    calls: int = Field(description="Calls that it rests on.")
+    share: float = Field(description="Of all calls, 0 to 1.")
+    examples: list[str] = Field(description="Ids of some of them.")
+    savings: Usd | None = Field(description="USD a month; null: it says what is, and no figure.")
+    savings_low: Usd | None = Field(description="USD; with `savings_high`, what 80 of 100 months save.")
+    savings_high: Usd | None
+    steps: list[StepOf] = Field(description="The arithmetic of the savings.")
+    assumes: str = Field(description="What has to hold for the savings to come.")
+    effort: Literal["high", "medium", "low"]
+    actions: list[str]
+    excludes: list[str] = Field(description="Ids of others for the same calls: the savings of both do not add up.")
+    taken: bool
+    dismissed: bool
+
+
+class SavedSince(Answer):
+    """What a suggestion has saved since it was followed."""
+
+    usd: Usd | None = Field(description="USD; below 0 if the work has become dearer; null: see `reason`.")
+    low: Usd | None = Field(description="USD; with `high`, what holds it with 80 % confidence.")
+    high: Usd | None
+    reason: str | None = Field(description="Why there is no figure.")
+
+
+class Taken(Answer):
+    """A suggestion that was followed."""
+
+    id: str
+    title: str
+    taken: datetime
+    taken_by: str | None
+    saved: SavedSince
+
+
+class Suggestions(Answer):
+    """What would cost less, and what has come of earlier advice."""
+
+    at: datetime = Field(description="When it was looked for: at most ten minutes ago.")
+    days: int
+    suggestions: list[Suggestion] = Field(description="What saves most first.")
+    together: Usd = Field(description="USD a month that those not followed or dismissed save together.")
+    more: int = Field(description="How many are not listed.")
+    note: str = Field(description="Why there is none; else empty.")
+    taken: list[Taken]
+
+
+class Payback(Answer):
+    """When a suggestion has paid for the work to follow it."""
+
+    id: str
+    effort: Usd | None = Field(description="USD, once; as asked.")
+    savings: Usd | None = Field(description="USD a month.")
+    months: Usd | None = Field(description="Months until the savings have made up for the effort.")
+    months_low: Usd | None = Field(description="The same if it saves as much as it may.")
+    months_high: Usd | None = Field(description="The same if it saves as little as it may.")
+    first_year: Usd | None = Field(description="USD that are left of a year's savings.")
+    roi: Usd | None = Field(description="The same as a share of the effort: 2 is 200 %.")
+    reasons: dict[str, str] = Field(description="Figure: why it is null.")
+
+
+class Noted(Answer):
+    """What became of a suggestion."""
+
+    id: str
+    taken: bool
+    dismissed: bool
+
+
 class ReportAnswer(BaseModel):
     """A report as `costspan report --json` prints it."""
 
