@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from sqlalchemy import and_, bindparam, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from costspan.insight.figures import HOUR, usd
@@ -465,12 +466,13 @@ def _move(
             for number, figure in enumerate(row[len(key) :]):
                 held[number] += sign * figure
     # In the order of their keys, so that two who do this wait for each other and not both for ever.
-    for place, adds in sorted(sums.items()):
-        if not any(adds):
-            continue
-        at = and_(*(table.c[name] == value for name, value in zip(key, place, strict=True)))
-        more = {name: table.c[name] + figure for name, figure in zip(MEASURES, adds, strict=True) if figure}
-        if connection.execute(update(table).where(at).values(more)).rowcount == 0:
-            values = dict(zip((*key, *MEASURES), (*place, *adds), strict=True))
-            connection.execute(insert(table).values(values))
-        connection.execute(delete(table).where(at, table.c.calls == 0))
+    adds = [
+        dict(zip((*key, *MEASURES), (*place, *more), strict=True)) for place, more in sorted(sums.items()) if any(more)
+    ]
+    if not adds:
+        return
+    upsert: Any = sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+    grown = {name: table.c[name] + upsert.excluded[name] for name in MEASURES}
+    connection.execute(upsert.on_conflict_do_update(index_elements=list(key), set_=grown), adds)
+    touched = sorted({add["hour"] for add in adds})
+    connection.execute(delete(table).where(table.c.hour.in_(touched), table.c.calls == 0))
