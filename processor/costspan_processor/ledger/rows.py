@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from costspan_pricing import Cost, RateCard, Usage
     from costspan_processor.attribution import Attribution
+    from costspan_processor.conventions import Kind
     from costspan_processor.enrich import Priced
 
 Row = tuple[Any, ...]
@@ -49,8 +50,9 @@ _CACHE_WRITE: Final = "gen_ai.usage.cache_write.input_tokens"
 _REASONING: Final = "gen_ai.usage.reasoning.output_tokens"
 _TAG: Final = "costspan.tag."
 _KEYS: Final = tuple(KEYS[name] for name in (*ATTRIBUTION, "message"))
+_ASKED: Final = frozenset(_KEYS)
 _NOBODY: Final = (None,) * (len(_KEYS) + 1)
-_CARDS_AT_MOST: Final = 512
+_KEPT_AT_MOST: Final = 1_024
 _NO_SERVICE: Final = "unknown_service"
 
 
@@ -81,6 +83,9 @@ class Rows:
         self._own_ids = own_ids
         self._writer = writer
         self._service = _service(service)
+        # By identity, with the object itself: so long as it is kept, no other one has its identity.
+        self._kinds: dict[int, tuple[Kind, Row]] = {}
+        self._blocks: dict[int, tuple[Attribution, Row]] = {}
         self._sheets: dict[tuple[RateCard, int], dict[str, tuple[str, str, int]]] = {}
 
     def row(self, kept: Kept, sequence: int) -> Row:
@@ -99,9 +104,10 @@ class Rows:
             span = get_current_span(context)
         trace_id, span_id = (None, None) if span is None else self._ids(span)
         response_id = get(RESPONSE_ID)
-        port = kind.server_port
-        server = kind.server_address if port is None else f"{kind.server_address or ''}:{port}"
         share = get(PREFIX_SHARE)
+        known = self._kinds.get(id(kind))
+        if known is None:
+            known = self._kind(kind)
         money = self._of_plain(priced, attributes) if isinstance(priced, Plain) else _of_any(priced, attributes)
         return (
             uuid4().hex if span_id is None else f"{trace_id}:{span_id}",
@@ -115,15 +121,8 @@ class Rows:
             _nanoseconds(duration),
             _nanoseconds(first_chunk),
             service,
-            kind.provider,
-            kind.response_model or kind.request_model,
-            kind.request_model,
-            kind.response_model,
-            kind.operation,
-            kind.tier,
-            kind.geo,
-            server,
-            *_attribution(who, attributes, own=ours),
+            *known[1],
+            *self._attribution(who, attributes, ours),
             priced.status,
             kind.error_type,
             kind.aborted,
@@ -132,6 +131,39 @@ class Rows:
             _text(get(PREFIX)),
             round(share * 1000) if isinstance(share, float) else share if type(share) is int else None,
         )
+
+    def _kind(self, kind: Kind) -> tuple[Kind, Row]:
+        """The columns from `provider` to `server`, kept: they are the same for all calls of a kind."""
+        port = kind.server_port
+        if len(self._kinds) >= _KEPT_AT_MOST:
+            self._kinds.clear()
+        found = self._kinds[id(kind)] = (
+            kind,
+            (
+                kind.provider,
+                kind.response_model or kind.request_model,
+                kind.request_model,
+                kind.response_model,
+                kind.operation,
+                kind.tier,
+                kind.geo,
+                kind.server_address if port is None else f"{kind.server_address or ''}:{port}",
+            ),
+        )
+        return found
+
+    def _attribution(self, who: Attribution | None, attributes: Mapping[str, Any], ours: bool) -> Row:
+        """The columns from `user` to `tags`: whom the call is for. They are the same for all calls of a block."""
+        if not ours or not _ASKED.isdisjoint(attributes):
+            return _attribution(who, attributes, own=ours)
+        if who is None:
+            return _NOBODY
+        found = self._blocks.get(id(who))
+        if found is None:
+            if len(self._blocks) >= _KEPT_AT_MOST:
+                self._blocks.clear()
+            found = self._blocks[id(who)] = who, _attribution(who, {}, own=True)
+        return found[1]
 
     def _ids(self, span: Span) -> tuple[str | None, str | None]:
         """The ids of a call by its span, in hex. The span that is there may be the one around the call."""
@@ -188,12 +220,10 @@ class Rows:
 
     def _sheet(self, card: RateCard, prompt: int) -> dict[str, tuple[str, str, int]]:
         """Of a card's meters, for a prompt of this length: what a line has before its quantity and after it."""
-        longer = 0
-        for limit in card.limits:
-            longer += prompt > limit
+        longer = sum(prompt > limit for limit in card.limits) if card.limits else 0
         found = self._sheets.get((card, longer))
         if found is None:
-            if len(self._sheets) >= _CARDS_AT_MOST:
+            if len(self._sheets) >= _KEPT_AT_MOST:
                 self._sheets.clear()
             rates = card.rates(prompt)
             found = self._sheets[card, longer] = {}
@@ -329,27 +359,26 @@ def _attribution(who: Attribution | None, attributes: Mapping[str, Any], *, own:
 # ---------------------------------------------------------------------- what a row adds to totals
 
 
-_summed = tuple(name for name in MEASURES if name in PLACE and name not in {"aborted", "timed"})
+_SUMMED: Final = tuple(name for name in MEASURES if name in PLACE and name not in {"aborted", "cost", "duration"})
+_AT_WASTED: Final = MEASURES.index("wasted") - MEASURES.index("cost") - 1
 _HOUR: Final = PLACE["hour"]
 _series_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in DIMENSIONS))
 _spenders_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in SPENDERS))
-_figures_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in _summed))
-_facts_of: Final[Callable[[Row], Row]] = itemgetter(
-    *(PLACE[n] for n in ("status", "error_type", "aborted", "duration", "cost"))
-)
-_in_order: Final[Callable[[Row], Row]] = itemgetter(
-    *(("calls", "failed", "aborted", "unpriced", "timed", "wasted", *_summed).index(name) for name in MEASURES)
+_figures_of: Final[Callable[[Row], Row]] = itemgetter(
+    *(PLACE[name] for name in ("status", "error_type", "aborted", "duration", "cost", *_SUMMED))
 )
 
 
 def measures(row: Row) -> Row:
     """What a row adds to each of `MEASURES`, as `schema.measured` says it in SQL."""
-    status, error_type, aborted, duration, cost = _facts_of(row)
+    status, error_type, aborted, duration, cost, *figures = _figures_of(row)
     failed = status == "no_usage" and error_type is not None
     unpriced = status in UNPRICED and not failed
-    wasted = (cost or 0) if aborted or error_type is not None else 0
-    figures = [0 if figure is None else figure for figure in _figures_of(row)]
-    return _in_order((1, int(failed), int(aborted), int(unpriced), int(duration is not None), wasted, *figures))
+    timed = duration is not None
+    # Whatever is not known adds nothing.
+    sums = [figure or 0 for figure in figures]
+    sums.insert(_AT_WASTED, (cost or 0) if aborted or error_type is not None else 0)
+    return (1, +failed, +aborted, +unpriced, cost or 0, *sums, duration or 0, +timed)
 
 
 class Totals(NamedTuple):
@@ -363,25 +392,23 @@ class Totals(NamedTuple):
 def totals(rows: Iterable[Row]) -> Totals:
     """What rows add to totals."""
     ids: dict[Row, int] = {}
-    hours: dict[Row, list[int]] = {}
-    spenders: dict[Row, list[int]] = {}
+    hours: dict[Row, list[Row]] = {}
+    spenders: dict[Row, list[Row]] = {}
     for row in rows:
         adds = measures(row)
         hour = row[_HOUR]
         named = _series_of(row)
-        series = ids.get(named)
-        if series is None:
-            series = ids[named] = series_id([value or "" for value in named])
-        _add(hours, (hour, series), adds)
+        one = ids.get(named)
+        if one is None:
+            one = ids[named] = series_id([value or "" for value in named])
+        hours.setdefault((hour, one), []).append(adds)
         for kind, value in zip(SPENDERS, _spenders_of(row), strict=True):
             if value is not None:
-                _add(spenders, (hour, kind, value), adds)
+                spenders.setdefault((hour, kind, value), []).append(adds)
     return Totals(
-        sorted({(one, *[value or "" for value in named]) for named, one in ids.items()}),
-        *([(*key, *sums[key]) for key in sorted(sums)] for sums in (hours, spenders)),
+        sorted({(one, *[value or "" for value in named]) for named, one in ids.items()}), *map(_sums, (hours, spenders))
     )
 
 
-def _add(sums: dict[Row, list[int]], key: Row, adds: Row) -> None:
-    held = sums.get(key)
-    sums[key] = list(adds) if held is None else [one + other for one, other in zip(held, adds, strict=True)]
+def _sums(by: dict[Row, list[Row]]) -> list[Row]:
+    return [(*key, *(by[key][0] if len(by[key]) == 1 else map(sum, zip(*by[key], strict=True)))) for key in sorted(by)]
