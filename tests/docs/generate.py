@@ -226,6 +226,62 @@ def collector_options() -> list[Option]:
     ]
 
 
+def serve_options() -> list[Option]:
+    """The options of `costspan serve` that are variables too."""
+    command: Any = typer.main.get_command(app)
+    return [
+        Option(option.opts[0], option.envvar, "", option.help)
+        for option in command.commands["serve"].params
+        if option.envvar
+    ]
+
+
+_TIME: Final = ("period", "day", "from", "to")
+_CALLS: Final = (
+    "provider", "model", "operation", "service", "tier", "team", "feature", "task", "persona", "agent", "user",
+    "session", "conversation", "status", "tag",
+)  # fmt: skip
+"""Parameters that many paths share, under the words that the page explains."""
+
+
+@cache
+def api_document() -> dict[str, Any]:
+    """What the HTTP API says of itself."""
+    from sqlalchemy import create_engine
+
+    from costspan.insight.serve import app as api
+    from costspan.insight.serve.keys import Keys, key_of
+    from costspan.settings import Settings as Environment
+
+    served = api(create_engine("sqlite://"), keys=Keys((key_of("docs", "read", "x" * 32),)), settings=Environment())
+    document: dict[str, Any] = served.openapi()
+    served.close()
+    return document
+
+
+def _api_paths() -> str:
+    rows = []
+    for path, methods in api_document()["paths"].items():
+        for method, operation in methods.items():
+            names = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
+            for word, group in (("*calls*", _CALLS), ("*time*", _TIME)):
+                if set(group) <= set(names):
+                    names = [word, *(name for name in names if name not in group)]
+            shown = [name if name.startswith("*") else f"`{name}`" for name in names]
+            rows.append((f"`{method.upper()} {path}`", operation["description"].split("\n")[0], ", ".join(shown)))
+    return _table(("path", "answers", "parameters"), rows)
+
+
+def _api_filters() -> str:
+    (one,) = api_document()["paths"]["/api/v1/cost/breakdown"].values()
+    said = {parameter["name"]: parameter.get("description", "") for parameter in one["parameters"]}
+    rows = [(f"`{name}`", said[name]) for name in _TIME]
+    rows.append(
+        (", ".join(f"`{name}`" for name in _CALLS if not said[name]), "The calls that say so; empty: that do not.")
+    )
+    return _table(("parameter", "meaning"), [*rows, *((f"`{name}`", said[name]) for name in _CALLS if said[name])])
+
+
 def _collector_options() -> str:
     return _table(
         ("option", "variable", "default", "meaning"),
@@ -495,6 +551,8 @@ def _spellings() -> str:
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "variables": _variables,
     "collector-options": _collector_options,
+    "api-paths": _api_paths,
+    "api-filters": _api_filters,
     "metrics": lambda: _metrics_of("off", "", but="costspan.budget."),
     "budget-metrics": lambda: _metrics_of("off", "costspan.budget."),
     "collector-metrics": lambda: _metrics_table(collector_metrics()),

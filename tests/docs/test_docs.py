@@ -26,6 +26,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import costspan
 from costspan.demo.provider import Answer, DemoProvider
 from costspan.doctor import sdks
+from costspan.insight.serve.keys import VARIABLE as API_KEYS
 from costspan.settings import variables
 from costspan.startup import PROVIDERS
 from costspan_instrumentation import semconv
@@ -38,7 +39,18 @@ from costspan_processor.budgets import guard
 from costspan_processor.budgets.routing import Routing
 from costspan_processor.conventions import ROLLUP
 from costspan_processor.enrich import enrich
-from tests.docs.generate import CALL, DOCS, ROOT, calls, collector_metrics, collector_options, generated, metrics, pages
+from tests.docs.generate import (
+    CALL,
+    DOCS,
+    ROOT,
+    calls,
+    collector_metrics,
+    collector_options,
+    generated,
+    metrics,
+    pages,
+    serve_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -283,7 +295,10 @@ def test_every_prometheus_series_that_is_named_exists(page: Path) -> None:
 
 @every_page
 def test_every_variable_that_is_named_exists(page: Path) -> None:
-    ours = {name for name, _, _ in variables()} | {option.variable for option in collector_options()}
+    ours = {name for name, _, _ in variables()} | {
+        option.variable for option in (*collector_options(), *serve_options())
+    }
+    ours.add(API_KEYS)
     for text in code(page):
         for name in re.findall(r"\bCOSTSPAN_[A-Z_]+\b", text):
             assert name in ours, name

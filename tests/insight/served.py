@@ -136,11 +136,11 @@ def chromium() -> str | None:
     return next((path for path in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if os.access(path, os.X_OK)), None)
 
 
-def schemathesis(url: str, *, examples: int, phases: str) -> subprocess.CompletedProcess[str]:
+def schemathesis(url: str, folder: Path, *, examples: int, phases: str) -> subprocess.CompletedProcess[str]:
     """Asks a server everything that its OpenAPI document lets one ask, and much that it does not.
 
     No answer may be a server's error, or anything that is not described; and none may be given without the key.
-    What a description cannot say (a day besides a period) may be refused with 422.
+    What a description cannot say (a day besides a period) may be refused with 422. It keeps notes in the folder.
     """
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}api/v1/cost/openapi.json",
@@ -148,4 +148,5 @@ def schemathesis(url: str, *, examples: int, phases: str) -> subprocess.Complete
         "--checks", "all", "--exclude-checks", "positive_data_acceptance", "--continue-on-failure", "--seed", "1",
         "--suppress-health-check", "all", "--warnings", "off",
     ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "160"})
+    environment = {**os.environ, "COLUMNS": "160"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=folder)

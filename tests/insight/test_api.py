@@ -933,5 +933,5 @@ def test_the_server_keeps_to_its_description(tmp_path: Path) -> None:
     fill(tmp_path / "ledger.db", 5)
     (tmp_path / "costspan.toml").write_text(BUDGETS)
     with serving(tmp_path, "--rate", "1000000") as server:
-        said = schemathesis(server.url, examples=1, phases="examples,coverage")
+        said = schemathesis(server.url, tmp_path, examples=1, phases="examples,coverage")
     assert said.returncode == 0, said.stdout[-6000:]

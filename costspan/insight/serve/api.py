@@ -124,7 +124,8 @@ def app(
         if opened is not None:
             opened.close()
 
-    return Gate(api.application(), known, Audit(engine), rate, begin=begin, close=close)
+    inner = api.application()
+    return Gate(inner, known, Audit(engine), rate, openapi=inner.openapi, begin=begin, close=close)
 
 
 class _Api:

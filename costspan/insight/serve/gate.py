@@ -109,6 +109,7 @@ class Gate:
         audit: Audit,
         rate: int,
         *,
+        openapi: Callable[[], dict[str, Any]],
         begin: Callable[[], object],
         close: Callable[[], None],
     ) -> None:
@@ -116,6 +117,8 @@ class Gate:
 
         `close` gives back connections.
         """
+        self.openapi = openapi
+        """The OpenAPI document, which the API shows to whoever has a key."""
         self._inner = inner
         self._keys = keys
         self._audit = audit
