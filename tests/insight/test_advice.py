@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import pytest
 from costspan.insight.advice import Advice, Thresholds, advise, saved_by, together
 from costspan_pricing import PriceBook
 from tests.insight.ledgers import START, ledger
+from tests.ledger.postgres import MISSING, PostgreSQL, binaries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -207,9 +209,8 @@ def test_notices_have_no_savings(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ all of them
 
 
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """A ledger with something for most categories in it."""
+def of_everything() -> list[dict[str, Any]]:
+    """Calls with something for most categories in them."""
     chance = random.Random(3)
     calls: list[dict[str, Any]] = []
     for task, model, provider, sent in (
@@ -222,7 +223,25 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Engine:
             call |= {"input_tokens": tokens, "user": f"user-{chance.randrange(9)}", "aborted": chance.random() < 0.05}
             call |= {"prompt": f"{task}-{chance.randrange(400)}", "prefix": task, "prefix_share": 600}
             calls.append(call | ({"priority": "low"} if task == "nightly" else {}))
-    return ledger(tmp_path_factory.mktemp("mixed") / "ledger.db", calls)
+    return calls
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """A ledger of them."""
+    return ledger(tmp_path_factory.mktemp("mixed") / "ledger.db", of_everything())
+
+
+@pytest.mark.skipif(binaries() is None and os.environ.get("CI") != "true", reason=MISSING)
+def test_postgresql_gives_the_same_advice(mixed: Engine) -> None:
+    with PostgreSQL() as server:
+        engine = ledger(server.database(), of_everything())
+        advice = advised(engine)
+        assert advice == advised(mixed)
+        again = next(one for one in advice if one.category == "response_cache")
+        row = taken(again, FIRST + 5 * DAY)
+        assert saved_by(engine, row, LAST) == saved_by(mixed, row, LAST)
+        engine.dispose()
 
 
 def test_all_arithmetic_can_be_redone(mixed: Engine) -> None:

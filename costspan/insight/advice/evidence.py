@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from decimal import Decimal
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import func, select
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from costspan_pricing import RateCard
 
 READ_AT_MOST: Final = 10_000
-"""Rows of calls that one kind of evidence is read from."""
+"""Rows of calls that the sample has, at about; prefixes, repeated prompts and conversations have half of it each."""
 _PREFIXES: Final = 20
 _REPEATED: Final = 200
 _CONVERSATIONS: Final = 50
@@ -68,6 +69,8 @@ class Call(NamedTuple):
     prefix_share: float
     conversation: str
 
+
+_IN_ORDER: Final = attrgetter("started", "id")
 
 _COLUMNS: Final = tuple(
     calls.c[name]
@@ -208,12 +211,12 @@ class Evidence:
         c = calls.c
         within = [c.started >= self.start * _NS, c.started < self.end * _NS]
         if step == 1:
-            return self._read(select(*_COLUMNS).where(c.hour >= first, c.hour < last, *within))
+            return sorted(self._read(select(*_COLUMNS).where(c.hour >= first, c.hour < last, *within)), key=_IN_ORDER)
         found: list[Call] = []
         chosen = list(range(first, last, step))
         for at in range(0, len(chosen), 500):  # databases bound what one question may list
             found += self._read(select(*_COLUMNS).where(c.hour.in_(chosen[at : at + 500]), *within))
-        return found
+        return sorted(found, key=_IN_ORDER)
 
     @cached_property
     def sampled(self) -> dict[Kind, list[Call]]:
@@ -235,21 +238,21 @@ class Evidence:
         found = {}
         for prefix, count in self._most(calls.c.prefix, _PREFIXES):
             query = select(*_COLUMNS).where(calls.c.prefix == prefix, *self._while())
-            latest = query.order_by(calls.c.started.desc()).limit(READ_AT_MOST // _PREFIXES)
+            latest = query.order_by(calls.c.started.desc(), calls.c.id.desc()).limit(READ_AT_MOST // 2 // _PREFIXES)
             found[prefix] = count, self._read(latest)[::-1]
         return found
 
     @cached_property
     def repeated(self) -> list[list[Call]]:
         """The calls of each of the prompts that were sent most, in order."""
-        room, chosen = READ_AT_MOST, []
+        room, chosen = READ_AT_MOST // 2, []
         for prompt, count in self._most(calls.c.prompt, _REPEATED):
             if count <= room:
                 chosen.append(prompt)
                 room -= count
         found: dict[str, list[Call]] = defaultdict(list)
         query = select(*_COLUMNS).where(calls.c.prompt.in_(chosen), *self._while())
-        for call in self._read(query.order_by(calls.c.prompt, calls.c.started)) if chosen else ():
+        for call in self._read(query.order_by(calls.c.prompt, calls.c.started, calls.c.id)) if chosen else ():
             found[call.prompt].append(call)
         return list(found.values())
 
@@ -265,30 +268,30 @@ class Evidence:
             .order_by(cost.desc(), c.value)
             .limit(_CONVERSATIONS)
         )
-        found, room = [], READ_AT_MOST
+        found, room = [], READ_AT_MOST // 2
         with self._engine.connect() as connection:
             longest = [(str(value), int(length)) for value, length in connection.execute(query)]
         for value, length in longest:
             if length <= room:
                 of_it = select(*_COLUMNS).where(calls.c.conversation == value, *self._while())
-                found.append(self._read(of_it.order_by(calls.c.started)))
+                found.append(self._read(of_it.order_by(calls.c.started, calls.c.id)))
                 room -= length
         return found
 
     def users(self) -> tuple[int, int, Decimal]:
         """How many users there were, on how many days together, and what they cost in USD."""
         c = spenders.c
-        day = c.hour // 24
-        active = (
-            select(c.value, func.sum(c.cost // 10**6).label("micro"), func.sum(c.calls).label("calls"))
+        hourly = (
+            select(c.value, (c.hour // 24).label("day"), (c.cost // 10**6).label("micro"))
             .where(c.kind == "user", c.hour >= self.start // HOUR, c.hour < -(-self.end // HOUR))
-            .group_by(c.value, day)
             .subquery()
         )
+        micro = func.sum(hourly.c.micro).label("micro")
+        active = select(hourly.c.value, micro).group_by(hourly.c.value, hourly.c.day).subquery()
         counted = select(func.count(active.c.value.distinct()), func.count(), func.sum(active.c.micro))
         with self._engine.connect() as connection:
-            users, days, micro = connection.execute(counted).one()
-        return int(users), int(days), Decimal(int(micro or 0)).scaleb(-6)
+            users, days, cost = connection.execute(counted).one()
+        return int(users), int(days), Decimal(int(cost or 0)).scaleb(-6)
 
     def _most(self, column: Any, limit: int) -> list[tuple[str, int]]:
         count = func.count()

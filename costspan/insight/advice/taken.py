@@ -119,15 +119,17 @@ def _by_calls(engine: Engine, first: int, end: int, scope: Mapping[str, str]) ->
 
 
 def _by_prompts(engine: Engine, first: int, end: int, scope: Mapping[str, str]) -> _Side:
-    day = (calls.c.hour - first) // _DAY
-    cost = func.sum(calls.c.cost // 10**6)
-    query = select(day, cost, func.count(calls.c.prompt.distinct())).where(
+    chosen = select(
+        ((calls.c.hour - first) // _DAY).label("day"), (calls.c.cost // 10**6).label("micro"), calls.c.prompt
+    ).where(
         calls.c.hour >= first, calls.c.hour < end, calls.c.prompt.is_not(None),
         *(calls.c[name] == value for name, value in scope.items()),
-    )  # fmt: skip
+    ).subquery()  # fmt: skip
+    columns = chosen.c
+    query = select(columns.day, func.sum(columns.micro), func.count(columns.prompt.distinct())).group_by(columns.day)
     with engine.connect() as connection:
-        found = connection.execute(query.group_by(day)).all()
-    return _side([((micro or 0) / 10**6, int(units)) for _, micro, units in found])
+        found = connection.execute(query).all()
+    return _side([(int(micro or 0) / 10**6, int(units)) for _, micro, units in found])
 
 
 def _side(days: Sequence[tuple[float, int]]) -> _Side:
