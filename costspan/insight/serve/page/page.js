@@ -350,7 +350,8 @@ function chart() {
   if (!series || !width) return;
   const marks = ticks(Math.max(...series.map((point) => point.amount)));
   const top = marks[marks.length - 1], step = marks[1];
-  const labels = marks.map((mark) => (top === 1 && !series.some((point) => point.amount) ? (mark ? "" : "$0") : axisUsd(mark, step)));
+  const spent = series.some((point) => point.amount);
+  const labels = marks.map((mark) => (mark === 0 ? "$0" : spent ? axisUsd(mark, step) : ""));
   const left = 12 + 7 * Math.max(...labels.map((label) => label.length)), bottom = height - 24, high = 10;
   const y = (amount) => bottom - (amount / top) * (bottom - high);
   const slot = (width - left) / series.length, bar = Math.max(2, Math.min(28, slot * 0.7));
