@@ -6,6 +6,7 @@ import sys
 import time
 from contextlib import contextmanager
 from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
@@ -69,6 +70,15 @@ def report(
         list[str] | None,
         typer.Option("--unhurried", metavar="TASK", help="A task whose answers nobody waits for; repeat it."),
     ] = None,
+    revenue: Annotated[
+        str | None, typer.Option(metavar="USD", help="Of a feature: what it brings in a month.", show_default=False)
+    ] = None,
+    users: Annotated[
+        int | None, typer.Option(min=0, help="Of a feature: its users in a month.", show_default=False)
+    ] = None,
+    development: Annotated[
+        str | None, typer.Option(metavar="USD", help="Of a feature: what making it has cost.", show_default=False)
+    ] = None,
     ledger: Ledger = "",
 ) -> None:
     """Report what calls have cost: a day, a week, a month, a conversation, a session or a feature.
@@ -85,6 +95,8 @@ def report(
         _fail(f"--format must be {_FORMS}, not {form!r}")
     if kind in STRETCHES and (subject or first or last):
         _fail(f"a report of a {kind} is of all calls in it: say which with --date")
+    if kind != "feature" and not (revenue is None and users is None and development is None):
+        _fail("--revenue, --users and --development are for a report of a feature")
     if kind not in STRETCHES and day:
         _fail(f"--date is for a day, week or month: a {kind} has --from and --to")
     with reading("costspan report"):
@@ -96,6 +108,17 @@ def report(
         now = time.time()
         stretch = _stretch(figures, kind, day, (first, last), zone, now)
         made = build(figures, kind, subject=subject, stretch=stretch, budgets=_budgets(), zone=zone, now=now)
+        if kind == "feature":
+            from dataclasses import asdict
+
+            from costspan.insight.roi import feature_of
+
+            known = figures.known() or (0, 1)
+            _, start, end = stretch or ("", known[0], min(known[1], int(now) + 1))
+            brought, spent = _amount(revenue, "--revenue"), _amount(development, "--development")
+            made["roi"] = asdict(
+                feature_of(figures, str(subject), start, end, revenue=brought, users=users, development=spent)
+            )
         if stretch is not None and kind in STRETCHES:
             from costspan.book import price_book
             from costspan.insight.study import advise_on, study
@@ -139,6 +162,16 @@ def _stretch(
     first = known[0] if days[0] is None else stretch_of("day", _day(days[0], "--from"), now, zone).start
     end = known[1] if days[1] is None else stretch_of("day", _day(days[1], "--to"), now, zone).end
     return f"{days[0] or '…'} to {days[1] or '…'}", first, max(first, end)
+
+
+def _amount(text: str | None, option: str) -> Decimal | None:
+    try:
+        amount = None if text is None else Decimal(text)
+    except InvalidOperation:
+        amount = Decimal("nan")
+    if amount is not None and not amount.is_finite():
+        raise ValueError(f"{option} must be an amount in USD, not {text!r}")
+    return amount
 
 
 def _day(text: str, option: str) -> date:

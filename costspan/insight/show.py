@@ -137,7 +137,7 @@ def _templates() -> Environment:
         "usd": format_usd,
         "amount": lambda text: format_usd(Decimal(text)),
         "tokens": format_tokens,
-        "share": format_share,
+        "share": lambda share: format_share(None if share is None else float(share)),
         "cell": lambda text: _MARKUP.sub(r"\\\g<0>", " ".join(str(text).split())),
         "signed": lambda change: "new" if change is None else f"{change:+.0%}".replace("%", " %"),
         "seconds": lambda seconds: "—" if seconds is None else f"{seconds:.2f} s",

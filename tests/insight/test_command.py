@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -80,6 +81,16 @@ def test_forms_and_files(month: Path, tmp_path: Path) -> None:
     assert by_environment.stdout.splitlines()[1].startswith("total,total,300,")
 
 
+def test_what_a_feature_brings(month: Path) -> None:
+    given = ("--revenue", "100", "--users", 50, "--development", "300")
+    report = json.loads(costspan("report", "feature", "search", "--ledger", month, "--json", *given).stdout)
+    roi = report["roi"]
+    assert Decimal(roi["profit"]) == 100 - Decimal(roi["cost"])
+    assert roi["break_even"] == math.ceil(300 / Decimal(roi["profit"]))
+    text = costspan("report", "feature", "search", "--ledger", month).stdout
+    assert "| profit | — | nobody said what it brings |" in text
+
+
 def test_budgets_of_the_environment_are_in_it(month: Path) -> None:
     budgets = json.dumps([{"name": "all", "limit": "0.01"}])
     report = json.loads(costspan("report", "month", "--ledger", month, "--json", COSTSPAN_BUDGETS=budgets).stdout)
@@ -96,6 +107,8 @@ def test_budgets_of_the_environment_are_in_it(month: Path) -> None:
         (["report", "conversation"], "say which conversation"),
         (["report", "conversation", "nobody"], "no calls of conversation 'nobody'"),
         (["report", "day", "c1"], "say which with --date"),
+        (["report", "day", "--revenue", "5"], "for a report of a feature"),
+        (["report", "feature", "search", "--revenue", "much"], "--revenue must be an amount in USD, not 'much'"),
         (["top", "--by", "colour"], "'colour' is no column of the ledger"),
     ],
 )
