@@ -29,6 +29,8 @@ from costspan.insight.reconcile.invoices import Charge
 from costspan.insight.reconcile.names import Names
 from costspan.insight.show import to_json
 from costspan_pricing import PriceBook
+from costspan_processor.ledger import focus
+from costspan_processor.ledger.rows import COLUMNS
 from costspan_processor.ledger.schema import calls, writers
 from tests.insight.ledgers import ledger
 
@@ -562,6 +564,29 @@ def test_focus(tmp_path: Path) -> None:
         ("2026-11-03/2026-11-30", "tax", "tax"): Decimal("0.1"),
     }
     assert {charge.provider for charge in found.charges} == {"openai", "aws", "anthropic"}
+
+
+def test_a_ledgers_own_focus_export_is_the_ledger(tmp_path: Path) -> None:
+    made: list[dict[str, Any]] = [
+        {"at": "2026-11-03 10:00", "cache_read_tokens": 800, "cache_write_tokens": 100, "team": "core"},
+        {"at": "2026-11-03 10:30", "model": "claude-haiku-4-5", "tier": "batch"},
+        {"at": "2026-11-04 10:00", "provider": "openai", "model": "gpt-4.1-2025-04-14"},
+        {"at": "2026-11-04 11:00", "provider": "gcp.gemini", "model": "gemini-2.5-flash"},
+        {"at": "2026-11-04 11:00", "provider": "aws.bedrock", "model": "us.anthropic.claude-sonnet-4-5-20250929-v1:0"},
+    ]
+    engine = ledger(tmp_path / "ledger.db", made)
+    rows = Figures(engine).calls(0, 4_000_000_000, order="started", limit=None)
+    with (tmp_path / "focus.csv").open("w", encoding="utf-8") as file:
+        focus.write((tuple(row[name] for name in COLUMNS) for row in rows), file)
+    found = beside(engine, read_invoice(tmp_path / "focus.csv", BOOK))
+    assert {(line["provider"], line["model"]): line["difference"] for line in found["by_model"]} == {
+        ("anthropic", "claude-sonnet-4-5"): 0,
+        ("anthropic", "claude-haiku-4-5"): 0,
+        ("openai", "gpt-4.1"): 0,
+        ("google", "gemini-2.5-flash"): 0,
+        ("aws", "claude-sonnet-4-5"): 0,
+    }
+    assert (found["total"]["ledger"], found["unmatched"]) == (Figures(engine).total(0, 4_000_000_000).usd, [])
 
 
 def test_a_form_of_ones_own(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ from costspan.cli import main
 from costspan.insight.figures import Figures
 from costspan.insight.reprice import compare, restate
 from costspan_pricing import PriceBook
+from costspan_processor.ledger.checks import verify
 from costspan_processor.ledger.rows import COLUMNS, Totals, totals
 from costspan_processor.ledger.schema import COMPONENTS, calls, hours, series, spenders
+from costspan_processor.ledger.store import open_ledger
 from tests.insight.ledgers import ledger
 from tests.ledger.postgres import MISSING, PostgreSQL, binaries
 
@@ -175,6 +177,8 @@ def test_restating_writes_calls_and_totals_and_a_second_time_nothing(tmp_path: P
     before = rows(engine)
     assert restate(engine, Figures(engine), book, *ALWAYS) == (0, 0, 0)
     assert rows(engine) == before
+    found = verify(open_ledger(str(tmp_path / "ledger.db")))
+    assert [check.problems for check in found.checks] == [[]] * len(found.checks)
 
 
 def test_a_providers_own_figure_stays(tmp_path: Path) -> None:
@@ -220,10 +224,12 @@ def test_two_who_restate_at_once_write_it_once(tmp_path: Path) -> None:
 @pytest.mark.skipif(binaries() is None and os.environ.get("CI") != "true", reason=MISSING)
 def test_the_same_in_postgresql() -> None:
     with PostgreSQL() as server:
-        engine = ledger(server.database(), [*MANY, {"model": "claude-next"}, {"tags": {"tenant": "acme"}}])
+        url = server.database()
+        engine = ledger(url, [*MANY, {"model": "claude-next"}, {"tags": {"tenant": "acme"}}])
         assert compare(Figures(engine), CHEAPER, *ALWAYS, {"tag.tenant": "acme"}).changes == 1
         assert sum(restate_twice_at_once(engine)) == 301
         assert adds_up(engine)
+        assert verify(open_ledger(url)).holds
         engine.dispose()
 
 
