@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from bisect import bisect_right
+from collections import defaultdict
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import pairwise
@@ -69,6 +70,7 @@ _AROUND: Final = 28
 """Days before and after a period that say what is usual in it."""
 _MOST_HOURS: Final = 62 * 24
 _USER: Final = "user.id"
+_CUBE: Final = ("provider", "model", "feature")
 
 
 def app(
@@ -172,11 +174,13 @@ class _Api:
         return {**line, "key": key, "name": shown, "share": share}
 
     def groups(
-        self, names: Sequence[str], time: Stretch, total: Sums, users: Users, limit: int
+        self, names: Sequence[str], found: Mapping[tuple[str, ...], Sums], total: Sums, users: Users, limit: int
     ) -> list[dict[str, Any]]:
         """The dearest values of something; without those who said none."""
-        found = self.figures.sums(time.start, time.end, names)
-        named = [(values, sums) for values, sums in found.items() if any(values)]
+        named = sorted(
+            ((values, sums) for values, sums in found.items() if any(values)),
+            key=lambda item: (-item[1].cost, -item[1].calls, item[0]),
+        )
         return [self.group(names, values, sums, total, users) for values, sums in named[:limit]]
 
     def projected(self, now: float) -> dict[str, Any]:
@@ -234,6 +238,14 @@ _PROBLEMS: Final = {
 }
 
 
+def _folded(cube: Mapping[tuple[str, ...], Sums], names: int) -> dict[tuple[str, ...], Sums]:
+    """Sums by the first (negative: the last) so many of the names that there are sums by."""
+    found: dict[tuple[str, ...], Sums] = defaultdict(Sums)
+    for values, sums in cube.items():
+        found[values[:names] if names > 0 else values[names:]] += sums
+    return found
+
+
 def told(sums: Sums) -> dict[str, Any]:
     """Sums as answers have them: what is not known is null, and said."""
     known = sums.cost or sums.unpriced + sums.failed < sums.calls or not sums.calls
@@ -273,15 +285,18 @@ def _reading(inner: FastAPI, api: _Api) -> None:
         """How things stand: today, this week, this month and what it comes to, and who spends most of it."""
         now, users = time.time(), api.users(query)
         parts = {kind: stretch(Narrowed(period=kind), now, api.zone) for kind in ("today", "week", "month")}
-        sums = {kind: figures.total(part.start, part.end) for kind, part in parts.items()}
-        month, total = parts["month"], sums["month"]
+        month = parts["month"]
+        sums = {kind: figures.total(parts[kind].start, parts[kind].end) for kind in ("today", "week")}
+        # One question for all of the month but its users.
+        cube = figures.sums(month.start, month.end, _CUBE)
+        total = sums["month"] = sum(cube.values(), Sums())
+        by_user = figures.sums(month.start, month.end, ("user",))
         lines = {
-            f"by_{name}": api.groups(columns, month, total, users, query.limit)
-            for name, columns in (
-                ("model", ("provider", "model")), ("provider", ("provider",)), ("user", ("user",)),
-                ("feature", ("feature",)),
-            )
-        }  # fmt: skip
+            "by_model": api.groups(("provider", "model"), _folded(cube, 2), total, users, query.limit),
+            "by_provider": api.groups(("provider",), _folded(cube, 1), total, users, query.limit),
+            "by_user": api.groups(("user",), by_user, total, users, query.limit),
+            "by_feature": api.groups(("feature",), _folded(cube, -1), total, users, query.limit),
+        }
         return {
             "at": api.local(now),
             "zone": api.zone,
