@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from costspan import __version__, estimate, prices
+from costspan import ledger as ledger_command
 from costspan.budgets import command as budgets
 from costspan.collector import collector
 from costspan.commands import fail, quiet_when_unread
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.add_typer(estimate.app, name="estimate")
 app.add_typer(prices.app, name="prices")
 app.add_typer(budgets.app, name="budgets")
+app.add_typer(ledger_command.app, name="ledger")
 app.add_typer(grafana.app, name="grafana")
 app.add_typer(serve_command.app, name="serve")
 app.command()(collector)
