@@ -184,18 +184,21 @@ _COMMAND = re.compile(r"(?:^|\n|&& )(?:uvx? (?:run )?)?costspan ([a-z][\w-]*)(?:
 
 
 def commands() -> list[tuple[str, tuple[str, ...], str]]:
-    """Every command line of the documentation: its page, the command (of a group with its group), and the rest."""
+    """Every command line of the documentation: its page, the command (of a group with its groups), and the rest."""
     found: list[tuple[str, tuple[str, ...], str]] = []
     for page in PAGES:
         for text in code(page):
             for command, word, rest in _COMMAND.findall(text.replace("\\\n", " ")):
                 path = (command, word) if word and is_group(command) else (command,)
+                if len(path) == 2 and is_group(*path):
+                    deeper, _, rest = rest.strip().partition(" ")
+                    path = (*path, deeper) if deeper else path
                 found.append((name_of(page), path, rest.partition(" -- ")[0]))
     return found
 
 
-def is_group(command: str) -> bool:
-    return has_command(command) and "COMMAND [ARGS]" in help_of(command)
+def is_group(*path: str) -> bool:
+    return has_command(path[-1], *path[:-1]) and "COMMAND [ARGS]" in help_of(*path)
 
 
 def has_command(command: str, *group: str) -> bool:

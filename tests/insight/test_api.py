@@ -57,7 +57,7 @@ CALLS: list[dict[str, Any]] = [
     {"at": "2026-11-03 09:15", "feature": "search", "user": "ann", "cache_read_tokens": 800},
     {"at": "2026-11-03 09:45", "feature": "summary", "user": "bob", "tags": {"tenant": "acme"}},
     {"at": "2026-11-03 18:45", "model": "claude-haiku-4-5", "team": "ml"},
-    {"at": "2026-11-03 20:00", "provider": "acme", "model": "unheard-of", "user": "bob"},
+    {"at": "2026-11-03 20:00", "provider": "acme", "model": "unheard-of", "user": "bob", "session": "s"},
 ]
 COST = {"search": "0.00384", "summary": "0.006", "haiku": "0.002"}
 """USD. 200 input, 800 read and 200 output; 1,000 and 200; the same for a third of the price."""
@@ -290,6 +290,11 @@ def test_a_report_is_that_of_the_command_line_in_each_form(api: Api) -> None:
         assert answer.headers["content-type"].startswith(kind)
         assert answer.headers["content-disposition"].startswith("attachment")
         assert answer.text.lower().startswith(start)
+    # A call may lack whatever can be lacking.
+    for form in ("markdown", "html"):
+        assert (
+            "unheard-of" in api.get(f"{BASE}/report", params={"kind": "session", "subject": "s", "format": form}).text
+        )
     assert "no calls" in api.json("report", 404, params={"kind": "feature", "subject": "nothing"})["detail"]
     api.json("report", 422, params={"kind": "feature"})
     api.json("report", 422, params={"kind": "day", "subject": "search"})
@@ -929,9 +934,10 @@ def test_making_a_key_needs_no_web_framework() -> None:
 # ---------------------------------------------------------------------- as its description says
 
 
+@pytest.mark.timeout(400)
 def test_the_server_keeps_to_its_description(tmp_path: Path) -> None:
     fill(tmp_path / "ledger.db", 5)
     (tmp_path / "costspan.toml").write_text(BUDGETS)
     with serving(tmp_path, "--rate", "1000000") as server:
-        said = schemathesis(server.url, tmp_path, examples=1, phases="examples,coverage")
+        said = schemathesis(server.url, tmp_path, examples=10, phases="examples,fuzzing")
     assert said.returncode == 0, said.stdout[-6000:]
