@@ -290,8 +290,8 @@ class Figures:
             keys = [c.value if name == kind else c[name] for name in by]
             conditions += [c.kind == kind, *(c.value == value for value in where.values())]
             return select(*keys, *sums).where(*conditions).group_by(*keys)
-        if where:
-            conditions.append(c.series.in_(select(series.c.id).where(*self._conditions(series, where))))
+        # Said of all series too, so that SQLite goes by series, whose hours lie together, and has nothing to sort.
+        conditions.append(c.series.in_(select(series.c.id).where(*self._conditions(series, where))))
         if set(by) <= {"hour"}:
             keys = [c[name] for name in by]
             return select(*keys, *sums).where(*conditions).group_by(*keys)

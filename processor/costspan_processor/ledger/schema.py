@@ -121,7 +121,10 @@ hours: Final = Table(
     Column("hour", Integer, nullable=False),
     Column("series", BigInteger, nullable=False),
     *(Column(name, BigInteger, nullable=False) for name in MEASURES),
-    PrimaryKeyConstraint("hour", "series"),
+    # In the order in which sums are taken: a series' hours lie together.
+    PrimaryKeyConstraint("series", "hour"),
+    Index("hours_by_hour", "hour"),
+    sqlite_with_rowid=False,
 )
 
 
@@ -142,7 +145,8 @@ spenders: Final = Table(
     Column("kind", Text, nullable=False),  # one of SPENDERS
     Column("value", Text, nullable=False),
     *(Column(name, BigInteger, nullable=False) for name in MEASURES),
-    PrimaryKeyConstraint("hour", "kind", "value"),
+    PrimaryKeyConstraint("kind", "hour", "value"),
+    sqlite_with_rowid=False,
 )
 
 writers: Final = Table(

@@ -137,8 +137,10 @@ def upgrade() -> None:
         sa.Column("reasoning_tokens", sa.BigInteger(), nullable=False),
         sa.Column("duration", sa.BigInteger(), nullable=False),
         sa.Column("timed", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("hour", "series"),
+        sa.PrimaryKeyConstraint("series", "hour"),
+        sqlite_with_rowid=False,
     )
+    op.create_index("hours_by_hour", "hours", ["hour"], unique=False)
     op.create_table(
         "series",
         sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -180,7 +182,8 @@ def upgrade() -> None:
         sa.Column("reasoning_tokens", sa.BigInteger(), nullable=False),
         sa.Column("duration", sa.BigInteger(), nullable=False),
         sa.Column("timed", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("hour", "kind", "value"),
+        sa.PrimaryKeyConstraint("kind", "hour", "value"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "writers",
