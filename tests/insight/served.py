@@ -101,6 +101,13 @@ def fill(path: Path, days: int = 40) -> None:
     engine.dispose()
 
 
+def dear() -> list[dict[str, Any]]:
+    """Calls of nine days, for which a cheaper model can be suggested."""
+    now = time.time()
+    opus = {"model": "claude-opus-4-5", "task": "summary", "input_tokens": 20_000, "output_tokens": 500}
+    return [{"at": now - 600 * back, **opus} for back in range(1400, 0, -7)]
+
+
 @contextlib.contextmanager
 def serving(folder: Path, *arguments: str, keys: str = KEYS, **environment: str) -> Iterator[Server]:
     """`costspan serve` over `ledger.db` in a folder, which is also where its budgets are."""

@@ -39,7 +39,8 @@ from costspan_processor.budgets.stores import open_store
 from costspan_processor.ledger.schema import audit, calls, events
 from tests.bars.report import on_path
 from tests.insight.ledgers import ledger
-from tests.insight.served import BUDGETS, KEYS, READS, WRITES, event, fill, schemathesis, serving
+from tests.insight.served import BUDGETS, KEYS, READS, WRITES, dear, event, fill, schemathesis, serving
+from tests.ledger.postgres import MISSING, PostgreSQL, binaries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -462,9 +463,7 @@ def test_alerts_of_ledger_and_store_are_listed_once_and_acknowledged_once(
 
 @pytest.fixture
 def advised(tmp_path: Path, opened: Open) -> Api:
-    now = time.time()
-    dear = {"model": "claude-opus-4-5", "task": "summary", "input_tokens": 20_000, "output_tokens": 500}
-    over = ledger(tmp_path / "dear.db", [{"at": now - 600 * one, **dear} for one in range(1400, 0, -7)])
+    over = ledger(tmp_path / "dear.db", dear())
     return opened(over=over)
 
 
@@ -731,6 +730,42 @@ def test_no_path_leads_to_a_file(tmp_path: Path, engine: Engine) -> None:
                 assert status == 404, start + path
                 assert "root:" not in told
                 assert "import" not in told
+
+
+def test_postgresql_gives_the_same_answers(engine: Engine, opened: Open) -> None:
+    if binaries() is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
+    paths = [
+        "metrics",
+        f"breakdown?day={DAY}&by=user,day",
+        "breakdown?from=2026-11-01&to=2026-12-01&by=tag.tenant",
+        "breakdown?from=2026-11-01&to=2026-12-01&tag=tenant%3Dacme",
+        f"trend?day={DAY}",
+        "budgets",
+        "alerts",
+        "suggestions",
+    ]
+    with PostgreSQL() as server:
+        there = ledger(server.database(), CALLS)
+        both = [opened(over=over) for over in (engine, there)]
+        for path in paths:
+            ours, theirs = (_timeless(api.json(path)) for api in both)
+            assert theirs == ours, path
+        for evil in INJECTIONS:
+            asked = {"from": "2026-11-01", "to": "2026-12-01", "user": evil, "tag": f"tenant={evil}"}
+            assert both[1].json("breakdown", params=asked)["total"]["calls"] == 0
+        key = both[1].json("key")
+        both[1].gate.close()
+        with there.connect() as connection:
+            assert set(connection.execute(select(audit.c.key)).scalars()) == {key["name"]}
+        there.dispose()
+
+
+def _timeless(told: Any) -> Any:
+    """An answer without the instants that differ from request to request."""
+    return {name: value for name, value in told.items() if name not in {"at", "period", "projected"}}
 
 
 def test_a_filter_that_is_misspelt_is_no_filter_that_is_left_out(api: Api) -> None:

@@ -22,7 +22,8 @@ from costspan.insight.serve.gate import BASE
 from costspan.insight.serve.keys import Keys, of_environment
 from costspan_processor.ledger.store import open_ledger
 from tests.grafana.prometheus import free_ports
-from tests.insight.served import BUDGETS, KEYS, MARKUP, READS, WRITES, chromium, fill, serving
+from tests.insight.ledgers import ledger
+from tests.insight.served import BUDGETS, KEYS, MARKUP, READS, WRITES, chromium, dear, fill, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -238,6 +239,20 @@ def test_alerts_are_acknowledged_by_keyboard_and_by_who_may_write_alone(look: Op
         page.keyboard.press("Enter")
         expect(page.locator("#alerts li")).to_have_count(2)
         assert _asked(server, "alerts?acknowledged=true")["alerts"][0]["acknowledged_by"] == "writer"
+
+
+def test_suggestions_show_their_arithmetic_and_are_put_aside(look: Open, tmp_path: Path) -> None:
+    ledger(tmp_path / "ledger.db", dear()).dispose()
+    with serving(tmp_path) as server:
+        page = look(server, WRITES, width=400)
+        first = page.locator("#suggestions > ul > li").first
+        expect(first).to_contain_text("claude-opus-4-5")
+        before = page.locator("#suggestions > ul > li").count()
+        first.locator("summary").click()
+        assert re.search(r" = [\d.]+ USD", first.locator("ol").inner_text())
+        _sound(page)
+        first.get_by_role("button", name=re.compile("^Dismiss")).click()
+        expect(page.locator("#suggestions > ul > li")).to_have_count(before - 1)
 
 
 # ---------------------------------------------------------------------- the chart

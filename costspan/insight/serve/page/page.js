@@ -13,6 +13,7 @@ let timer = 0;
 let busy = false;
 let series = null; // what the chart shows
 let chosen = -1;
+const unfolded = new Set(); // suggestions
 
 // ---------------------------------------------------------------- words and figures
 
@@ -305,6 +306,17 @@ async function act(path, button) {
 
 const acknowledge = (id, button) => act(`alerts/${encodeURIComponent(id)}/acknowledge`, button);
 
+function how(one) {
+  const steps = one.steps.map((step) => el("li", {}, `${step.what}: ${step.how} = ${step.result} ${step.unit}`));
+  const more = el("details", { open: unfolded.has(one.id) ? "" : null },
+    el("summary", { "data-id": `${one.id} how` }, "How, and why so much"),
+    el("ul", {}, ...one.actions.map((action) => el("li", {}, action))), el("ol", { class: "quiet" }, ...steps),
+    one.assumes ? el("p", { class: "quiet" }, `Assumed: ${one.assumes}`) : null);
+  // What was unfolded stays so when the page is drawn anew.
+  more.addEventListener("toggle", () => unfolded[more.open ? "add" : "delete"](one.id));
+  return more;
+}
+
 function suggestion(one) {
   const low = one.savings_low, high = one.savings_high;
   const range = low === null || high === null || low === high ? usd(one.savings) : `${usd(low)} to ${usd(high)}`;
@@ -315,7 +327,8 @@ function suggestion(one) {
   return el("li", { class: "alert" }, el("div", {},
     el("p", {}, el("b", {}, one.title)),
     el("p", { class: "quiet" }, [one.savings === null ? "" : `saves ${range} a month`, `${one.priority} priority`,
-      one.effort && `effort ${one.effort}`, one.taken ? "done" : ""].filter(Boolean).join(" · "))),
+      one.effort && `effort ${one.effort}`, one.taken ? "done" : ""].filter(Boolean).join(" · ")),
+    how(one)),
   mayWrite && !one.taken ? el("div", { class: "tools" }, take, drop) : null);
 }
 
