@@ -11,10 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bars import book, budgets, collector, faults, fleet, insight, measures, others
+from tests.bars import book, budgets, collector, faults, fleet, insight, ledger, measures, others
 from tests.bars.report import Bar
 
-_MODULES = (book, measures, faults, budgets, fleet, collector, insight)
+_MODULES = (book, measures, faults, budgets, fleet, collector, insight, ledger)
 MEASURES = {name: measure for module in _MODULES for name, measure in module.MEASURES.items()}
 BY_NAME = others.MEASURES
 """Measured only when they are named: they install the packages of many others."""
