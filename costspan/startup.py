@@ -341,9 +341,7 @@ def record(
         span = processing.tracer_provider.get_tracer(SCOPE, __version__).start_span(
             f"{operation} {model}", kind=SpanKind.CLIENT, attributes=attributes, start_time=at
         )
-        added = processing.observer.after(
-            Call(current()), attributes, at, latency or 0.0, None, set_span_in_context(span)
-        )
+        added = processing.observer.after(Call(current()), attributes, at, latency, None, set_span_in_context(span))
         span.set_attributes(added)
         span.end()
         return price(attributes, at, processing.book, latency)
