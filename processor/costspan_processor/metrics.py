@@ -20,7 +20,7 @@ from costspan_processor import conventions
 from costspan_processor.compat import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry.context import Context
     from opentelemetry.metrics import Meter, MeterProvider
@@ -238,18 +238,26 @@ class Table:
                 row.latency_ns += duration_ns
                 row.timed += 1
 
-    def count_all(self, route: Route, status: str, calls: Sequence[tuple[int, ...]]) -> None:
-        """Count calls of text alone, at once.
+    def count_all(
+        self,
+        route: Route,
+        status: str,
+        calls: int,
+        quote: Iterable[int],
+        used: tuple[int, int, int],
+        latency: int,
+        timed: int,
+    ) -> None:
+        """Count so many calls of text alone, at once.
 
-        Of each: the `quote` of its `Plain`; prompt, cache reads and output in tokens; how long it took in nanoseconds,
-        and 1, or 0 and 0 if that is not known.
+        `quote` and `used` are sums: of what their `Plain` has for it; of prompt, cache reads and output in tokens.
+        `latency` is that of the `timed` ones, in nanoseconds.
         """
         row = route.row
-        total, sent, read, received, saved, prompt, cached, answered, latency, timed = map(
-            sum, zip(*calls, strict=True)
-        )
+        total, sent, read, received, saved = quote
+        prompt, cached, answered = used
         with self._lock:
-            self._add("calls", row, status, len(calls))
+            self._add("calls", row, status, calls)
             self._count(row, "input", sent, prompt - cached)
             if answered:
                 self._count(row, "output", received, answered)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from costspan_processor.dialects import INPUT, OUTPUT
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Mapping, Sequence
 
 Counts = tuple[int | None, int | None]
 """Tokens in and out."""
@@ -39,7 +39,7 @@ def counts_of(attributes: Mapping[str, Any]) -> Counts:
     return sent if type(sent) is int else None, received if type(received) is int else None
 
 
-Told = tuple["Hashable", "Hashable", str, int, int, "Hashable"]
+Told = tuple[Any, Any, str, int, int, "Hashable"]
 """A span that tells of a call: its id and that of what it is inside (None or empty: of nothing), the scope, start and
 end, and the process that it is of, where there are several. In a process ids are integers, on the wire bytes; times are
 unix nanoseconds."""
@@ -109,6 +109,59 @@ class Once:
         ):
             return False
         self.counted(told, response_id, counts, links)
+        return True
+
+    def takes_all(
+        self,
+        told: tuple[Sequence[Any], ...],
+        response_ids: Sequence[object],
+        counts: Sequence[Counts],
+        links: dict[Any, Any],
+    ) -> bool:
+        """`takes` of calls that have nothing to do with each other, nor with any before: whether they are such calls.
+
+        If not, none of them is counted, and they are to be asked about one by one, in the order that they ended. `told`
+        has the ids of all, then what each is inside, and so on as `Told`.
+        """
+        known, above, lately, responses = self._calls, self.above, self._lately, self._responses
+        ids, parent_ids, scopes, starts, ends, processes = told
+        parents = set(filter(None, parent_ids))
+        reached = parents
+        while links and (more := {links[span_id] for span_id in reached & links.keys()} - reached):
+            reached = reached | more
+        answered = [response_id for response_id in response_ids if isinstance(response_id, str)]
+        used = list(zip(processes, counts, strict=True))
+        libraries = set(scopes)
+        # A library does not repeat itself, and there is but one, if the same was used twice.
+        repeating = libraries if len(libraries) == 1 else ()
+        if not (
+            len(set(ids)) == len(ids)
+            and reached.isdisjoint(ids)
+            and known.keys().isdisjoint(reached)
+            and above.keys().isdisjoint(ids)
+            and len(set(answered)) == len(answered)
+            and responses.keys().isdisjoint(answered)
+            and (repeating or len(set(used)) == len(used))
+            and all(latest is None or latest[3] in repeating for latest in map(lately.get, used))
+        ):
+            return False
+        with self._lock:
+            known.update(zip(ids, ends, strict=True))
+            above.update(dict.fromkeys(parents))
+            responses.update(dict.fromkeys(answered))
+            for key, scope, start, end in zip(used, scopes, starts, ends, strict=True):
+                if any(key[1]):
+                    earlier = lately.get(key)
+                    lately[key] = (
+                        (scope, start, end, scope, 1, None) if earlier is None else _with(earlier, scope, start, end)
+                    )
+            for parent_id in parents & links.keys():
+                self._rise(parent_id, links)
+            for remembered in (known, above, responses):
+                if len(remembered) > self._at_most:
+                    forget_half(remembered)
+            if len(lately) > self._lately_at_most:
+                forget_half(lately)
         return True
 
     def repeats(self, told: Told, response_id: object, counts: Counts) -> bool:

@@ -106,6 +106,8 @@ _NAMES: Final = frozenset(KIND)
 _KEPT: Final = frozenset({*KIND, *FIELDS, *OLDER, RESPONSE_ID, MAX_TOKENS, TOTAL})
 """What the conventions name and is read."""
 
+_CALLS: Final = frozenset({OPERATION, PROVIDER, REQUEST_MODEL})
+"""One of these makes a span one of a call: counts alone do not."""
 _PLAIN: Final = frozenset({INPUT, OUTPUT, CACHE_READ, REASONING, CACHE_WRITE, TOTAL, RESPONSE_ID, MAX_TOKENS})
 """What the spans of a call of text alone may say beside its names."""
 
@@ -318,7 +320,7 @@ class Translation:
 
     def _plain_kind(self, said: Mapping[str, Any], habits: _Habits | None) -> Kind | None:
         """The kind of call, where the counts alone are all that was used: the cached tokens in the input or beside."""
-        if not self.plain or GUESSED in said:
+        if not self.plain or GUESSED in said or said.keys().isdisjoint(_CALLS):
             return None
         if habits is not None:
             if habits.thoughts or (habits.guess and not habits.outside and (self.cached or self.written)):

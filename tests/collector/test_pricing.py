@@ -220,19 +220,44 @@ def test_a_request_without_calls_is_passed_on_as_it_came(collector: Collector) -
     assert asyncio.run(collector.pricer.price(body)) is body
 
 
+def test_counts_that_nobody_says_of_what_are_no_call(collector: Collector) -> None:
+    counts = {"llm.token_count.prompt": 1000, "gen_ai.usage.output_tokens": 100}
+    # The second time its shape is known.
+    for _ in range(3):
+        assert collector.send(Told("sdk", counts)) == {"sdk": ""}
+    assert collector.pricer.outcomes == {}
+
+
 def test_counters_have_the_labels_of_the_span_or_of_its_service(collector: Collector) -> None:
     collector.send(Told("sdk", CALL))
     (row,) = collector.processing.table.rows()
     assert (row.provider, row.request_model, dict(row.dimensions)) == ("acme", "large", {"costspan.team": "search"})
 
 
-def test_calls_whose_shape_is_known_count_as_those_that_are_read_as_a_whole(book: PriceBook) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"gen_ai.usage.cache_read.input_tokens": 10},
+        {"gen_ai.usage.reasoning.output_tokens": 5, "gen_ai.usage.cache_read.input_tokens": 300},
+    ],
+    ids=["two counts", "cached", "reasoned"],
+)
+def test_calls_whose_shape_is_known_count_as_those_that_are_read_as_a_whole(
+    book: PriceBook, more: Mapping[str, int]
+) -> None:
     known, whole = Collector(book), Collector(book)
+    # One whose habits are known: of others, counts beside these two must be looked at in each span.
+    sdk = "opentelemetry.instrumentation.openai_v2"
     # No library has such a name, so nobody goes by the names of the attributes.
     unusual = {"a" * 200: 1}
     for number in range(20):
         call = {**CALL, "gen_ai.usage.input_tokens": number * 1000, "gen_ai.usage.output_tokens": number * 40}
-        telling = [Told("sdk", {**call, "costspan.team": team}, Told("server", HTTP)) for team in ("search", "ads")]
+        call |= {key: value * number for key, value in more.items()}
+        telling = [
+            Told(sdk, {**call, "costspan.team": team, "gen_ai.response.id": f"{team}-{number}"}, Told("server", HTTP))
+            for team in ("search", "ads")
+        ]
         said = known.send(*telling, *[span.inside for span in telling if span.inside])
         for span in telling:
             span.attributes = {**span.attributes, **unusual}
@@ -240,6 +265,7 @@ def test_calls_whose_shape_is_known_count_as_those_that_are_read_as_a_whole(book
     assert known.processing.table.rows() == whole.processing.table.rows()
     assert known.pricer.outcomes == whole.pricer.outcomes == {"priced": 40}
     assert known.pricer._names
+    assert any(shape.recognised for shape in known.pricer._shapes.values())
     assert not whole.pricer._names
 
 

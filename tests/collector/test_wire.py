@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.trace import NoOpTracerProvider
 
@@ -115,8 +115,8 @@ def test_the_wire_path_is_the_plain_path(processing: Processing, sent: list[Span
     of_scope.scope.name = scope
     of_scope.spans.extend(sent)
     pricer = Pricer(processing.observer)
-    # The second time their shapes are known.
-    for time in range(2):
+    # The second time their shapes are known, then where everything stands in them.
+    for time in range(4):
         of_scope.ClearField("spans")
         of_scope.spans.extend(sent)
         for number, span in enumerate(of_scope.spans):
@@ -194,6 +194,94 @@ def test_what_spans_are_inside_is_read_of_however_many_and_whatever_begins_them(
     ]
     raws = [span.SerializeToString() for span in spans]
     assert wire.links(raws) == {span.span_id: span.parent_span_id for span in spans}
+
+
+@given(st.lists(spans(), max_size=4))
+def test_the_attributes_of_many_spans_are_known_by_name(sent: list[Span]) -> None:
+    of_scope = ScopeSpans(spans=sent)
+    names = {pair.key for span in sent for pair in span.attributes}
+    assert set(wire.names_in(of_scope.SerializeToString())) == names
+
+
+def test_a_name_that_is_no_text_keeps_no_call_from_being_seen() -> None:
+    odd = Span(trace_id=b"t" * 16, span_id=b"o" * 8, attributes=[KeyValue(key="###", value=AnyValue(int_value=1))])
+    call = Span(trace_id=b"t" * 16, span_id=b"c" * 8, start_time_unix_nano=NOON, end_time_unix_nano=NOON + 1)
+    for key, value in (("gen_ai.provider.name", "openai"), ("gen_ai.request.model", "gpt-4.1")):
+        call.attributes.add(key=key).value.string_value = value
+    call.attributes.add(key="gen_ai.usage.input_tokens").value.int_value = 1000
+    request = ExportTraceServiceRequest()
+    request.resource_spans.add().scope_spans.add().spans.extend([odd, call])
+    pricer = Pricer(Processing(NoOpTracerProvider(), MeterProvider()).observer)
+    asyncio.run(pricer.price(request.SerializeToString().replace(b"###", b"#\xff#")))
+    assert pricer.outcomes == {"priced": 1}
+
+
+LIKE = (
+    KeyValue(key="gen_ai.provider.name", value=AnyValue(string_value="openai")),
+    KeyValue(key="gen_ai.usage.input_tokens", value=AnyValue(int_value=1000)),
+    KeyValue(key="gen_ai.response.id", value=AnyValue(string_value="chatcmpl-1")),
+    KeyValue(key="gen_ai.conversation.id", value=AnyValue(string_value="anything")),
+)
+_SENT, _ANSWER, _ANYTHING = [(at, len(wire.head_of(LIKE[at].key))) for at in (1, 2, 3)]
+
+
+@given(st.data(), parents, states, st.booleans())
+def test_a_layout_holds_for_no_span_that_protobuf_reads_otherwise(
+    data: st.DataObject, parent: bytes, state: str, ended: bool
+) -> None:
+    span = Span(trace_id=b"t" * 16, span_id=b"s" * 8, parent_span_id=parent, trace_state=state, name="chat")
+    span.start_time_unix_nano, span.end_time_unix_nano = NOON, NOON + 1 if ended else 0
+    span.attributes.extend(LIKE)
+    raw = span.SerializeToString()
+    layout: wire.Layout[str] | None = wire.Layout.of(raw, [_SENT, None], _ANSWER, [_ANYTHING])
+    assert (layout is not None) == ended
+    if layout is None:
+        return
+    told = (span.trace_id, span.span_id, parent, NOON, NOON + 1, b"\xe8\x07", b"", b"chatcmpl-1")
+    assert layout.read(raw) is None
+    assert layout.learn(raw, told, "alike")
+    assert layout.read(raw) == ("alike", told)
+    changed = bytearray(raw)
+    for at in data.draw(st.lists(st.integers(0, len(raw) - 1), max_size=3)):
+        changed[at] = data.draw(st.sampled_from([0, 1, 8, 10, 18, 24, 57, 65, 74, 127, 128, 255]) | st.integers(0, 255))
+    read = layout.read(bytes(changed))
+    if read is not None:
+        found = wire.open_span(bytes(changed))
+        one, sent, answer, _ = pieces = found.attributes[:]
+        assert one == LIKE[0].SerializeToString()
+        assert [len(piece) for piece in pieces] == [pair.ByteSize() for pair in LIKE]
+        assert read[1] == (
+            *(found.trace_id, found.span_id, found.parent_span_id, found.start, found.end),
+            *(wire.digits_of(sent, _SENT[1]), b"", wire.utf8_of(answer, _ANSWER[1])),
+        )
+
+
+def test_a_layout_tells_spans_apart_by_whatever_differs_in_them() -> None:
+    def span(provider: str, name: str) -> bytes:
+        made = Span(trace_id=b"t" * 16, span_id=b"s" * 8, name=name, attributes=LIKE)
+        made.start_time_unix_nano, made.end_time_unix_nano = NOON, NOON + 1
+        made.attributes[0].value.string_value = provider
+        return made.SerializeToString()
+
+    kinds = [(provider, name) for provider in ("openai", "mistra", "cohere") for name in ("chat", "ask!")]
+    layout: wire.Layout[tuple[str, str]] | None = wire.Layout.of(span(*kinds[0]), [_SENT], _ANSWER, [_ANYTHING])
+    assert layout is not None
+    told = (b"t" * 16, b"s" * 8, b"", NOON, NOON + 1, b"\xe8\x07", b"chatcmpl-1")
+    for known in range(1, len(kinds) + 1):
+        assert layout.learn(span(*kinds[known - 1]), told, kinds[known - 1])
+        for number, kind in enumerate(kinds):
+            assert layout.read(span(*kind)) == ((kind, told) if number < known else None)
+
+
+@given(st.integers(0, 1 << 21))
+def test_an_integer_is_read_from_up_to_three_digits(count: int) -> None:
+    piece = KeyValue(key="n", value=AnyValue(int_value=count)).SerializeToString()
+    digits = wire.digits_of(piece, 3)
+    assert digits is not None
+    assert wire.integer_of(digits) == (count if len(digits) <= 3 else None)
+    # A digit that says that no other follows is the last, and what says that one does is not.
+    assert wire.integer_of(b"\x01\x01\x01") is None
+    assert wire.integer_of(b"\x80\x80\x80") is None
 
 
 @st.composite

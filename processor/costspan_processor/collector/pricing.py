@@ -11,7 +11,7 @@ such a span the counts and the response's id alone are read. Every other span is
 from __future__ import annotations
 
 from itertools import chain
-from operator import attrgetter, itemgetter
+from operator import add, attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from costspan_processor.attribution import Attribution
@@ -24,7 +24,7 @@ from costspan_processor.translation import in_convention, says_nothing, translat
 from costspan_processor.translation import told as told_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from opentelemetry.util.types import AttributeValue
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from costspan_processor.budgets.guard import Charge
     from costspan_processor.conventions import Kind, Reading
     from costspan_processor.observer import CostObserver
+    from costspan_processor.once import Told
     from costspan_processor.translation import Known, Translation
 
 Outcome = Literal["priced", "unpriced", "rollup", "settled", "repeated"]
@@ -48,13 +49,20 @@ _NAMES_AT_MOST: Final = 4096
 _PLACE_BYTES: Final = 8192
 _SHAPE_KEYS: Final = 128
 _NAMES_BYTES: Final = 2048
+_LAYOUT_BYTES: Final = 2048
+_LAYOUTS_OF_A_LENGTH: Final = 4
 """What is larger is worked out anew each time: what is remembered has a bound, whatever is sent."""
+
+
+_AT_FIRST: Final = 256
+_FOR_ONE: Final = 64
+"""Of spans of a shape so many layouts are learned at first, then one for so many that were known again."""
 
 
 class _Place:
     """A resource and a scope: where spans come from."""
 
-    __slots__ = ("process", "resource", "scope", "small", "tells")
+    __slots__ = ("layouts", "process", "resource", "scope", "small", "tells")
 
     def __init__(self, parts: tuple[tuple[bytes, ...], tuple[bytes, ...]]) -> None:
         of_resource, of_scope = parts
@@ -64,6 +72,8 @@ class _Place:
         self.scope: Final = wire.scope_of(of_scope)
         self.process: Final = hash(of_resource)
         self.small: Final = _is_small(parts)
+        self.layouts: Final[dict[int, list[wire.Layout[_Names]]]] = {}
+        """Of its spans by their length: those that were learned last first."""
 
 
 def _is_small(parts: tuple[tuple[bytes, ...], tuple[bytes, ...]]) -> bool:
@@ -82,8 +92,8 @@ class _Shape:
     """Spans of a place with the same attributes in the same order: what is where in them."""
 
     __slots__ = (
-        "heads", "keys", "names", "others", "place", "received", "response_id", "rest", "sent", "settled",
-        "silent", "translate",
+        "counts", "heads", "ignored", "keys", "learned", "names", "place", "recognised", "response_id", "rest",
+        "settled", "silent", "translate",
     )  # fmt: skip
 
     def __init__(self, place: _Place, keys: tuple[str | None, ...], dimensions: tuple[str, ...]) -> None:
@@ -97,30 +107,36 @@ class _Shape:
         """Puts such spans into the conventions' words; None: each must be read as a whole."""
         self.settled: list[int] = []
         """The places of all that is read of a span that has its price."""
+        self.learned = 0
+        """Layouts that such spans had so far."""
+        self.recognised = 0
+        """Spans of it whose layout was known."""
         if self.silent or not usual or not _is_kept((place, keys)):
             return
         if STATUS in where:
             self.settled = [where[name] for name in (STATUS, RESPONSE_ID, INPUT, OUTPUT) if name in where]
             return
         translate = translation(dict.fromkeys(where), place.scope, place.resource)
-        if not translate.plain:
+        counted = (
+            *(translate.sent, translate.received, translate.cached),
+            *(translate.written, translate.reasoning, translate.total),
+        )
+        naming = {*translate.naming, *dimensions}
+        if not translate.plain or not naming.isdisjoint((*counted, translate.answer)):
             return
         self.translate = translate
-        naming = {*translate.naming, *dimensions}
         named = [at for name, at in where.items() if name in naming]
-        rest = [(name, at) for name, at in where.items() if name not in naming]
+        places = {name: (at, len(wire.head_of(name))) for name, at in where.items() if name not in naming}
         self.names: Final = _getter(named)
         """Takes out the attributes that tell all but counts and ids."""
-        self.rest: Final = _getter([at for _, at in rest])
-        self.heads: Final = [wire.head_of(name) for name, _ in rest]
+        self.rest: Final = _getter([at for at, _ in places.values()])
+        self.heads: Final = [wire.head_of(name) for name in places]
         """What the others begin with, in a span that is of this shape indeed."""
-        ends = {name: (at, len(wire.head_of(name))) for name, at in where.items()}
-        self.sent, self.received = ends[translate.sent], ends[translate.received]
-        """Where they are, and how long their names are."""
-        others = translate.cached, translate.written, translate.reasoning, translate.total
-        self.others: Final = [(place, *ends[name]) for place, name in enumerate(others) if name]
-        """Further counts: which, and the same of them."""
-        self.response_id: Final = ends.get(translate.answer)
+        self.counts: Final = [places.pop(name) if name else None for name in counted]
+        """Where the counts are that `Known.counts` wants."""
+        self.response_id: Final = places.pop(translate.answer, None)
+        self.ignored: Final = list(places.values())
+        """Where that is which nobody asks for."""
 
 
 def _is_kept(key: tuple[_Place, tuple[str | None, ...]]) -> bool:
@@ -135,9 +151,10 @@ def _getter(places: list[int]) -> Callable[[list[bytes]], tuple[bytes, ...]]:
 class _Names:
     """Spans of a shape that say the same but for their counts and ids: what that is."""
 
-    __slots__ = ("attributes", "card", "counted", "known", "templates", "who")
+    __slots__ = ("attributes", "card", "known", "shape", "templates", "who")
 
-    def __init__(self, attributes: Mapping[str, Any], who: Attribution | None) -> None:
+    def __init__(self, shape: _Shape, attributes: Mapping[str, Any], who: Attribution | None) -> None:
+        self.shape: Final = shape
         self.attributes: Final = attributes
         self.who: Final = who
         self.known: Known | None = None
@@ -145,44 +162,65 @@ class _Names:
         self.card: RateCard | None = None
         """The rates that the templates are of."""
         self.templates: dict[
-            tuple[bool, bool, bool], tuple[Callable[[list[float]], bytes], Callable[..., Any]] | None
+            tuple[bool, bool, bool], tuple[Callable[[Iterable[float]], bytes], Callable[..., Any]] | None
         ] = {}
         """What they get, and what of a quote is in that, by whether it has input, cache reads and output."""
-        self.counted: list[tuple[int, ...]] = []
-        """Calls of the request under way, for `Table.count_all`."""
+
+    def counts(self, pieces: Sequence[bytes]) -> _Counts | None:
+        """Of a span with these attributes; None if it says more than those."""
+        known = self.known
+        if known is None or known.kind is None:
+            return None
+        found = [0 if place is None else wire.value_of(pieces[place[0]]) for place in self.shape.counts]
+        return known.counts(*found)
+
+    def response_id(self, pieces: Sequence[bytes]) -> object:
+        """The same span's."""
+        place = self.shape.response_id
+        return None if place is None else wire.value_of(pieces[place[0]])
+
+
+_Counts = tuple["Kind", int, int, int, int]
+"""As `plain_counts` has them."""
+_Text = tuple[bytes, bytes, bytes, int, int, object, int, int, int, int, _Names, list[bytes], int]
+"""A call of text alone whose names are known, by the million: the ids of its trace, its own, and that of what it is in;
+start and end as it says them, and the id of its response; counts: prompt, cache reads, output and reasoning; its names;
+the spans of its scope, and which of them it is."""
 
 
 class _Call:
-    """A span that tells of a call, and where it stands in its request."""
+    """Any span that tells of a call, and where it stands in its request."""
 
-    __slots__ = (
-        "attributes", "counts", "end", "index", "inside", "key", "names", "new", "parent_id", "raw",
-        "response_id", "shape", "span_id", "start",
-    )  # fmt: skip
+    __slots__ = ("attributes", "end", "index", "key", "new", "raw", "raws", "response_id", "shape", "text", "told")
 
-    key: bytes
-    """Trace and span."""
     attributes: dict[str, Any]
     """Of one that has been read as a whole, or has its price."""
-    names: _Names
-    """Of any other, as are `counts`."""
-    counts: tuple[Kind, int, int, int, int] | None
-    """As `plain_counts` has them."""
-    response_id: object
     new: Mapping[str, AttributeValue]
 
-    def __init__(self, inside: Any, index: int, raw: bytes, span: Any, shape: _Shape) -> None:
-        self.inside = inside
+    def __init__(
+        self, told: Told, end: int, trace_id: bytes, raws: list[bytes], index: int, shape: _Shape, response_id: object
+    ) -> None:
+        self.told = told
+        self.end = end
+        """0 if it does not say."""
+        self.key = trace_id + told[0]
+        """Trace and span."""
+        self.raws = raws
         self.index = index
-        self.raw = raw
+        self.raw = raws[index]
         self.shape = shape
-        self.span_id: bytes = span.span_id
-        self.parent_id: bytes = span.parent_span_id
-        self.key = span.trace_id + self.span_id
-        self.start: int = span.start
-        self.end: int = span.end
-        self.counts = None
-        self.response_id = None
+        self.response_id = response_id
+        self.text: _Text | None = None
+        """If it is one of text alone."""
+
+    @classmethod
+    def of(cls, text: _Text) -> _Call:
+        trace_id, span_id, parent_id, start, end, response_id, _, _, _, _, names, raws, index = text
+        shape = names.shape
+        told = span_id, parent_id, shape.place.scope, start, end or start, shape.place.process
+        call = cls(told, end, trace_id, raws, index, shape, response_id)
+        call.text = text
+        return call
 
 
 class Pricer:
@@ -204,9 +242,10 @@ class Pricer:
         self._names = wire.Memo(self._named, _NAMES_AT_MOST, lambda key: sum(map(len, key[1])) <= _NAMES_BYTES)
         self._guesses: dict[tuple[_Place, int], _Shape] = {}
         """The shape that a span of a place with so many attributes had last."""
-        # Of the request under way.
-        self._counting: list[_Names] = []
+        self._learned = 0
+        """Names in the layouts of all places."""
         self._charged: list[tuple[_Call, Charge]] = []
+        """Of the request under way."""
         self.spans = 0
         """Spans so far, those that tell of no call among them."""
         self.outcomes: Final[dict[Outcome, int]] = {}
@@ -217,63 +256,105 @@ class Pricer:
         The very same bytes where there is nothing to add. Raises `wire.DecodeError` for what is no such request.
         """
         request = wire.open_request(body)
-        calls, others, opened = self._calls_in(request)
+        texts, calls, others, opened = self._calls_in(request)
         links = wire.links(others)
         self._once.pass_by(links)
-        if not calls:
+        if not texts and not calls:
             return body
-        # A span that contains another ends later, whatever the order in which they were sent.
-        calls.sort(key=_start, reverse=True)
-        calls.sort(key=_end)
-        for call in calls:
-            try:
-                if call.counts is None:
-                    self._decide(call, links)
-                else:
-                    self._decide_of_text(call, links)
-            except Exception as error:  # noqa: BLE001  a span of any content must get through
-                self._observer.failed("collector.price", error)
-        self._count()
+        guard = self._observer.guard
+        budgets = guard is not None and bool(guard.budgets)
+        if calls or budgets or not self._are_apart(texts, links):
+            self._decide_all([*calls, *map(_Call.of, texts)], links, budgets)
+        else:
+            groups: dict[_Names, list[_Text]] = {}
+            for text in texts:
+                groups.setdefault(text[10], []).append(text)
+            for names, alike in groups.items():
+                self._price_alike(names, alike, known=False)
         charged, self._charged = self._charged, []
         if charged:
-            guard = self._observer.guard
             assert guard is not None
             told = await guard.acharge([charge for _, charge in charged])
             for (call, _), new in zip(charged, told, strict=True):
                 self._add(call, {**call.new, **new})
-        for scopes, at, of_scope in opened:
-            scopes[at] = of_scope.SerializeToString()
+        for scopes, at, of_scope, raws in opened:
+            scopes[at] = wire.scope_with(of_scope, raws)
         priced: bytes = request.SerializeToString()
         return priced
 
-    def _calls_in(self, request: Any) -> tuple[list[_Call], list[bytes], list[tuple[Any, int, Any]]]:
-        """The spans that tell of calls; all others; what of the request was opened, and where it belongs."""
+    # ------------------------------------------------------------------ reading
+
+    def _calls_in(
+        self, request: Any
+    ) -> tuple[list[_Text], list[_Call], list[bytes], list[tuple[Any, int, Any, list[bytes]]]]:
+        """The spans that tell of calls; all others; what of the request was opened, where it belongs, its spans."""
+        texts: list[_Text] = []
         calls: list[_Call] = []
         others: list[bytes] = []
-        opened: list[tuple[Any, int, Any]] = []
+        opened: list[tuple[Any, int, Any, list[bytes]]] = []
         for of_resource in request.resource_spans:
             scopes = of_resource.scope_spans
             for at, whole in enumerate(scopes[:]):
                 of_scope = wire.open_scope(whole)
-                inside = of_scope.spans
-                raws = inside[:]
+                raws = of_scope.spans[:]
                 self.spans += len(raws)
                 place = self._places[tuple(of_resource.resource), tuple(of_scope.scope)]
                 if not place.tells and not _tells(whole):
                     others += raws
                     continue
-                opened.append((scopes, at, of_scope))
-                before = len(calls)
-                for index, (raw, span) in enumerate(zip(raws, wire.open_spans(whole).spans, strict=True)):
-                    call = self._call(place, inside, index, raw, span)
-                    if call is None:
-                        others.append(raw)
-                    else:
-                        calls.append(call)
-                place.tells = len(calls) > before
-        return calls, others, opened
+                before = len(texts) + len(calls)
+                self._read(place, whole, raws, texts, calls, others)
+                place.tells = len(texts) + len(calls) > before
+                if place.tells:
+                    opened.append((scopes, at, of_scope, raws))
+        return texts, calls, others, opened
 
-    def _call(self, place: _Place, inside: Any, index: int, raw: bytes, span: Any) -> _Call | None:
+    def _read(
+        self,
+        place: _Place,
+        whole: bytes,
+        raws: list[bytes],
+        texts: list[_Text],
+        calls: list[_Call],
+        others: list[bytes],
+    ) -> None:
+        """Sort the spans of a scope into those three."""
+        layouts = place.layouts
+        small: Callable[[bytes], Any] = wire.digits.get
+        spans: Any = None
+        for index, raw in enumerate(raws):
+            read = None
+            for layout in layouts.get(len(raw), ()):
+                if (read := layout.read(raw)) is not None:
+                    break
+            if read is not None:
+                names, varying = read
+                names.shape.recognised += 1
+                trace_id, span_id, parent_id, start, end, asked, told, reads, writes, thoughts, both, answer = varying
+                sent, cached, received = small(asked), small(reads), small(told)
+                counts: Any = None, sent, cached, received, 0
+                if sent is None or received is None or cached != 0 or writes or thoughts or both:
+                    assert names.known is not None
+                    counts = names.known.counts(*map(wire.integer_of, varying[5:11]))
+                if counts is not None:
+                    _, sent, cached, received, reasoned = counts
+                    response_id = str(answer, "utf-8", "replace") if answer else None
+                    texts.append((
+                        trace_id, span_id, parent_id, start, end, response_id, sent, cached, received, reasoned,
+                        names, raws, index,
+                    ))  # fmt: skip
+                    continue
+            if spans is None:
+                spans = wire.open_spans(whole).spans
+            found = self._call(place, raws, index, spans[index])
+            if found is None:
+                others.append(raw)
+            elif isinstance(found, _Call):
+                calls.append(found)
+            else:
+                texts.append(found)
+
+    def _call(self, place: _Place, raws: list[bytes], index: int, span: Any) -> _Text | _Call | None:
         """What a span tells of a call; None if it tells of none."""
         pieces: list[bytes] = span.attributes[:]
         shape = self._guesses.get((place, len(pieces)))
@@ -283,7 +364,7 @@ class Pricer:
             if names is None or not all(map(_begins_with, shape.rest(pieces), shape.heads)):
                 shape = names = None
         if shape is None:
-            if len(pieces) > wire.ATTRIBUTES_AT_MOST or not wire.may_tell_of_a_call(raw):
+            if len(pieces) > wire.ATTRIBUTES_AT_MOST or not wire.may_tell_of_a_call(raws[index]):
                 return None
             shape = self._shapes[place, wire.keys_of(pieces)]
             if shape.silent:
@@ -291,36 +372,68 @@ class Pricer:
             if shape.translate is not None:
                 names = self._names[shape, shape.names(pieces)]
                 self._guesses[place, len(pieces)] = shape
-        call = _Call(inside, index, raw, span, shape)
+        trace_id, span_id, parent_id = span.trace_id, span.span_id, span.parent_span_id
+        start, end = span.start, span.end
         if names is not None and shape.translate is not None:
-            known = names.known
-            if known is None:
-                known = names.known = shape.translate.of_text(names.attributes)
-            if known is not None:
-                counts = known.counts(*_counts_in(pieces, shape))
-                if counts is not None:
-                    call.names, call.counts = names, counts
-                    if shape.response_id is not None:
-                        at, size = shape.response_id
-                        call.response_id = wire.text_of(pieces[at], size)
-                    return call
+            if names.known is None:
+                names.known = shape.translate.of_text(names.attributes)
+            counts = names.counts(pieces)
+            if counts is not None:
+                self._learn(raws[index], names, pieces, (trace_id, span_id, parent_id, start, end))
+                return (
+                    *(trace_id, span_id, parent_id, start, end, names.response_id(pieces)),
+                    *(*counts[1:], names, raws, index),
+                )
+        told = span_id, parent_id, place.scope, start, end or start, place.process
+        call = _Call(told, end, trace_id, raws, index, shape, None)
         if shape.settled:
             call.attributes = wire.attributes_of([pieces[at] for at in shape.settled])
             return call
         call.attributes = wire.attributes_of(pieces)
         return None if says_nothing(call.attributes) else call
 
+    def _learn(self, raw: bytes, names: _Names, pieces: list[bytes], ids_and_times: tuple[Any, ...]) -> None:
+        """Remember where everything stands in a span, to find it there in the next."""
+        shape, size = names.shape, len(raw)
+        # Where spans hold texts, no two are alike, and to learn from each is in vain.
+        if size > _LAYOUT_BYTES or shape.learned > _AT_FIRST + shape.recognised // _FOR_ONE:
+            return
+        shape.learned += 1
+        self._learned += 1
+        if self._learned > _NAMES_AT_MOST:
+            self._forget_layouts()
+        counts, answer = shape.counts, shape.response_id
+        values = [b"" if place is None else wire.digits_of(pieces[place[0]], place[1]) for place in counts]
+        values.append(b"" if answer is None else wire.utf8_of(pieces[answer[0]], answer[1]))
+        if None in values:
+            return
+        varying = (*ids_and_times, *values)
+        layouts = shape.place.layouts.setdefault(size, [])
+        if any(layout.learn(raw, varying, names) for layout in layouts):
+            return
+        layout: wire.Layout[_Names] | None = wire.Layout.of(raw, counts, answer, shape.ignored)
+        # Whatever protobuf has read otherwise is no such span.
+        if layout is not None and layout.learn(raw, varying, names):
+            layouts.insert(0, layout)
+            del layouts[_LAYOUTS_OF_A_LENGTH:]
+
+    def _forget_layouts(self) -> None:
+        for place in self._places.values():
+            place.layouts.clear()
+        self._learned = 0
+
     def _shape(self, key: tuple[_Place, tuple[str | None, ...]]) -> _Shape:
         if len(self._shapes) >= _SHAPES_AT_MOST:
             # They are about to be forgotten, and with them what goes by them.
             self._names.clear()
             self._guesses.clear()
+            self._forget_layouts()
         return _Shape(*key, self._dimensions)
 
     def _named(self, key: tuple[_Shape, tuple[bytes, ...]]) -> _Names:
         shape, pieces = key
         attributes = wire.attributes_of(pieces)
-        return _Names(attributes, self._who(attributes, shape.place))
+        return _Names(shape, attributes, self._who(attributes, shape.place))
 
     def _who(self, attributes: Mapping[str, Any], place: _Place) -> Attribution | None:
         """Whom a call is for, as far as counters tell."""
@@ -328,13 +441,62 @@ class Pricer:
         found = {key: str(value) for key, value in told.items() if value}
         return Attribution(found) if found else None
 
+    # ------------------------------------------------------------------ counting once
+
+    def _are_apart(self, texts: Sequence[_Text], links: dict[bytes, bytes]) -> bool:
+        """Whether calls have nothing to do with each other, nor with any that came before, as nearly always.
+
+        Then it is noted that each of them carries its cost, which takes a third of the time that asking of each does.
+        """
+        traces, ids, parents, starts, ends, answers, sent, _, received, _, names, _, _ = zip(*texts, strict=True)
+        decided, keys = self._decided, list(map(add, traces, ids))
+        if not decided.keys().isdisjoint(keys):
+            return False
+        places = [of.shape.place for of in names]
+        told = (
+            *(ids, parents, [place.scope for place in places]),
+            *(starts, [end or start for start, end in zip(starts, ends, strict=True)]),
+            [place.process for place in places],
+        )
+        if not self._once.takes_all(told, answers, list(zip(sent, received, strict=True)), links):
+            return False
+        decided.update(dict.fromkeys(keys, False))
+        if len(decided) > _REMEMBERED:
+            forget_half(decided)
+        return True
+
+    def _decide_all(self, calls: list[_Call], links: dict[bytes, bytes], budgets: bool) -> None:
+        """Find out what each of them is to be given, in the order that they ended, and count those that are to be."""
+        # A span that contains another ends later, whatever the order in which they were sent.
+        calls.sort(key=_start, reverse=True)
+        calls.sort(key=_end)
+        groups: dict[tuple[_Names, bool], list[_Text]] = {}
+        for call in calls:
+            try:
+                text = call.text
+                if text is None:
+                    self._decide(call, links)
+                    continue
+                *_, sent, _, received, _, names, _, _ = text
+                contains = self._once.ends(*call.told[:2], links)
+                rollup, known = self._is_rollup(call, (sent, received), contains, links)
+                if rollup:
+                    self._add(call, _ROLLUP)
+                    self._note("rollup")
+                elif budgets:
+                    self._price(call, _plain(text), names.who, known)
+                else:
+                    groups.setdefault((names, known), []).append(text)
+            except Exception as error:  # noqa: BLE001  a span of any content must get through
+                self._observer.failed("collector.price", error)
+        for (names, known), texts in groups.items():
+            self._price_alike(names, texts, known=known)
+
     def _decide(self, call: _Call, links: dict[bytes, bytes]) -> None:
-        """Find out what a span is to be given; count it if it is to be counted."""
-        place, attributes = call.shape.place, call.attributes
-        contains = self._once.ends(call.span_id, call.parent_id, links)
+        """The same of one that has been read as a whole, or has its price."""
+        place, attributes, told = call.shape.place, call.attributes, call.told
+        contains = self._once.ends(*told[:2], links)
         if STATUS in attributes:
-            end = call.end or call.start
-            told = call.span_id, call.parent_id, place.scope, call.start, end, place.process
             self._once.counted(told, attributes.get(RESPONSE_ID), counts_of(attributes), links)
             self._note("settled")
             return
@@ -352,59 +514,6 @@ class Pricer:
         else:
             self._price(call, reading, self._who(attributes, place), known)
 
-    def _decide_of_text(self, call: _Call, links: dict[bytes, bytes]) -> None:
-        """`_decide` for a call whose names are known: to the same effect, with none of the steps that it needs not."""
-        names, counts = call.names, call.counts
-        assert counts is not None
-        kind, sent, cached, received, reasoned = counts
-        contains = call.span_id in self._once.above and self._once.ends(call.span_id, call.parent_id, links)
-        rollup, known = self._is_rollup(call, (sent, received), contains, links)
-        if rollup:
-            self._add(call, _ROLLUP)
-            self._note("rollup")
-            return
-        start, end = call.start, call.end
-        card = card_of(kind, start, self._observer.book)
-        quote = None if card is None else card.quote(sent, cached, received, reasoned)
-        if card is None or quote is None or (self._observer.guard is not None and self._observer.guard.budgets):
-            self._price(call, _plain(counts), names.who, known)
-            return
-        if names.card is not card:
-            names.card, names.templates = card, {}
-        _, for_input, for_reads, for_output, _ = quote
-        variant = for_input > 0, for_reads > 0, for_output > 0
-        try:
-            template = names.templates[variant]
-        except KeyError:
-            template = names.templates[variant] = self._template(call, counts, card, quote)
-        if template is None:
-            self._price(call, _plain(counts), names.who, known)
-            return
-        fill, take = template
-        call.inside[call.index] = call.raw + fill(list(map(dollars, take(quote))))
-        if known:
-            self._note("repeated")
-        else:
-            if not names.counted:
-                self._counting.append(names)
-            names.counted.append((*quote, sent, cached, received, end - start if end > start else 0, 1 if end else 0))
-
-    def _template(
-        self,
-        call: _Call,
-        counts: tuple[Kind, int, int, int, int],
-        card: RateCard,
-        quote: tuple[int, int, int, int, int],
-    ) -> tuple[Callable[[list[float]], bytes], Callable[..., Any]] | None:
-        """How to write the price of calls like this one: None if a span of them has attributes of the names already."""
-        plain = _plain(counts)
-        plain.card, plain.quote = card, quote
-        new = describe(plain, self._proposal)
-        if not new.keys().isdisjoint(call.shape.keys):
-            return None
-        places = [PLACES[key] for key, value in new.items() if isinstance(value, float)]
-        return wire.Template(new).fill, _getter(places)
-
     def _is_rollup(
         self, call: _Call, counts: tuple[int | None, int | None], contains: bool, links: dict[bytes, bytes] | None
     ) -> tuple[bool, bool]:
@@ -416,21 +525,92 @@ class Pricer:
         rollup = decided.get(key)
         if rollup is not None:
             return rollup, True
-        place, start = call.shape.place, call.start
-        told = call.span_id, call.parent_id, place.scope, start, call.end or start, place.process
         if links is None:
-            rollup = contains or once.repeats(told, call.response_id, counts)
+            rollup = contains or once.repeats(call.told, call.response_id, counts)
         else:
-            rollup = contains or not once.takes(told, call.response_id, counts, links)
+            rollup = contains or not once.takes(call.told, call.response_id, counts, links)
         decided[key] = rollup
         if len(decided) > _REMEMBERED:
             forget_half(decided)
         return rollup, False
 
+    # ------------------------------------------------------------------ prices
+
+    def _price_alike(self, names: _Names, texts: list[_Text], *, known: bool) -> None:
+        """Give calls with the same names their prices, and count them unless they are known already."""
+        quotes: list[tuple[int, int, int, int, int]] = []
+        written: list[_Text] = []
+        try:
+            self._write_prices(names, texts, quotes, written, known=known)
+            if known:
+                self._note("repeated", len(written))
+        except Exception as error:  # noqa: BLE001  a span of any content must get through
+            self._observer.failed("collector.price", error)
+        if written and not known:
+            try:
+                self._count(names, quotes, written)
+            except Exception as error:  # noqa: BLE001  as above
+                self._observer.failed("collector.count", error)
+
+    def _write_prices(
+        self,
+        names: _Names,
+        texts: list[_Text],
+        quotes: list[tuple[int, int, int, int, int]],
+        written: list[_Text],
+        *,
+        known: bool,
+    ) -> None:
+        """Give calls with the same names their prices; the last two lists get what is yet to be counted."""
+        assert names.known is not None
+        assert names.known.kind is not None
+        kind = names.known.kind
+        card = card_of(kind, min([text[3] for text in texts]), self._observer.book)
+        newest = kind.newest
+        if card is None or newest is None or newest[2] is not card:
+            # Some may have begun when other rates held.
+            for text in texts:
+                self._price(_Call.of(text), _plain(text), names.who, known)
+            return
+        if names.card is not card:
+            names.card, names.templates = card, {}
+        quote_of, templates = card.quote, names.templates
+        for text in texts:
+            _, _, _, _, _, _, sent, cached, received, reasoned, _, raws, index = text
+            quote = quote_of(sent, cached, received, reasoned)
+            template = None
+            if quote is not None:
+                _, for_input, for_reads, for_output, _ = quote
+                variant = for_input > 0, for_reads > 0, for_output > 0
+                try:
+                    template = templates[variant]
+                except KeyError:
+                    template = templates[variant] = self._template(text, card, quote)
+            if quote is None or template is None:
+                self._price(_Call.of(text), _plain(text), names.who, known)
+                continue
+            fill, take = template
+            raws[index] += fill(map(dollars, take(quote)))
+            quotes.append(quote)
+            written.append(text)
+
+    def _template(
+        self, text: _Text, card: RateCard, quote: tuple[int, int, int, int, int]
+    ) -> tuple[Callable[[Iterable[float]], bytes], Callable[..., Any]] | None:
+        """How to write the price of calls like this one: None if a span of them has attributes of the names already."""
+        plain = _plain(text)
+        plain.card, plain.quote = card, quote
+        new = describe(plain, self._proposal)
+        if not new.keys().isdisjoint(text[10].shape.keys):
+            return None
+        places = [PLACES[key] for key, value in new.items() if isinstance(value, float)]
+        return wire.Template(new).fill, _getter(places)
+
     def _price(self, call: _Call, reading: Reading | Plain, who: Attribution | None, known: bool) -> None:
         observer, place, end = self._observer, call.shape.place, call.end
-        seconds = max(0, end - call.start) / 1e9 if end else None
-        priced = assess(reading, call.start, observer.book, seconds)
+        span_id, _, _, start, *_ = call.told
+        seconds = max(0, end - start) / 1e9 if end else None
+        priced = assess(reading, start, observer.book, seconds)
         call.new = describe(priced, self._proposal)
         self._add(call, call.new)
         if known:
@@ -441,58 +621,41 @@ class Pricer:
         guard = observer.guard
         if guard is not None and guard.budgets:
             attributes = wire.attributes_of(wire.open_span(call.raw).attributes[:])
-            trace_id = call.key.removesuffix(call.span_id)
-            name = f"{trace_id.hex()}:{call.span_id.hex()}"
+            name = f"{call.key.removesuffix(span_id).hex()}:{span_id.hex()}"
             everything = {**place.resource, **attributes, **in_convention(attributes, place.scope, place.resource)}
-            ended = end or call.start
+            ended = end or start
             charge = guard.charge_for(name, everything, who, priced, ended / 1e9 if ended else None)
             if charge is not None:
                 self._charged.append((call, charge))
 
     def _add(self, call: _Call, new: Mapping[str, AttributeValue]) -> None:
-        old = call.attributes if call.counts is None else call.shape.keys
-        call.inside[call.index] = wire.with_attributes(call.raw, old, new)
+        old = call.attributes if call.text is None else call.shape.keys
+        call.raws[call.index] = wire.with_attributes(call.raw, old, new)
 
-    def _count(self) -> None:
-        """Count the calls whose prices `_decide_of_text` has written."""
-        table = self._observer.table
-        counting, self._counting = self._counting, []
-        for names in counting:
-            calls, names.counted = names.counted, []
-            known, who = names.known, names.who
-            assert known is not None
-            assert known.kind is not None
-            try:
-                route = table.route(known.kind, None if who is None else who.values(table.dimensions))
-                table.count_all(route, "estimated" if known.kind.estimated else "priced", calls)
-                self._note("priced", len(calls))
-            except Exception as error:  # noqa: BLE001  as above
-                self._observer.failed("collector.count", error)
+    def _count(self, names: _Names, quotes: list[tuple[int, int, int, int, int]], texts: list[_Text]) -> None:
+        """Count calls with the same names whose prices have been written."""
+        table, known, who = self._observer.table, names.known, names.who
+        assert known is not None
+        assert known.kind is not None
+        route = table.route(known.kind, None if who is None else who.values(table.dimensions))
+        _, _, _, starts, ends, _, sent, cached, received, *_ = zip(*texts, strict=True)
+        timed = sum(map(bool, ends))
+        latency = sum([end - start for start, end in zip(starts, ends, strict=True) if end > start])
+        tokens = sum(sent), sum(cached), sum(received)
+        status = "estimated" if known.kind.estimated else "priced"
+        table.count_all(route, status, len(texts), map(sum, zip(*quotes, strict=True)), tokens, latency, timed)
+        self._note("priced", len(texts))
 
     def _note(self, outcome: Outcome, calls: int = 1) -> None:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + calls
 
 
-def _counts_in(pieces: list[bytes], shape: _Shape) -> tuple[Any, Any, Any, Any, Any, Any]:
-    """What `Known.counts` wants."""
-    small = wire.small_counts.get
-    (at, size), (beside, its_size) = shape.sent, shape.received
-    if (sent := small(pieces[at][size:])) is None:
-        sent = wire.value_of(pieces[at])
-    if (received := small(pieces[beside][its_size:])) is None:
-        received = wire.value_of(pieces[beside])
-    others: list[Any] = [0, 0, 0, 0]
-    for place, at, size in shape.others:
-        if (count := small(pieces[at][size:])) is None:
-            count = wire.value_of(pieces[at])
-        others[place] = count
-    cached, written, reasoning, total = others
-    return sent, received, cached, written, reasoning, total
-
-
-def _plain(counts: tuple[Kind, int, int, int, int]) -> Plain:
+def _plain(text: _Text) -> Plain:
+    *_, sent, cached, received, reasoned, names, _, _ = text
     plain = Plain()
-    plain.kind, sent, cached, received, reasoned = counts
+    assert names.known is not None
+    assert names.known.kind is not None
+    plain.kind = names.known.kind
     plain.plain = sent, cached, received, reasoned
     plain.output_tokens = received
     return plain
@@ -500,5 +663,10 @@ def _plain(counts: tuple[Kind, int, int, int, int]) -> Plain:
 
 _ROLLUP: Final[Mapping[str, AttributeValue]] = {ROLLUP: True}
 _begins_with: Final = bytes.startswith
-_start: Final = attrgetter("start")
+
+
+def _start(call: _Call) -> int:
+    return call.told[3]
+
+
 _end: Final = attrgetter("end")

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import struct
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 __all__ = [
-    "DecodeError", "Memo", "Template", "appended", "attributes_of", "head_of", "keys_of", "links",
-    "may_tell_of_a_call", "names_in", "open_request", "open_scope", "open_span", "open_spans", "resource_of", "scope_of",
-    "small_counts", "text_of", "value_of", "with_attributes",
+    "DecodeError", "Layout", "Memo", "Place", "Template", "appended", "attributes_of", "digits", "digits_of", "head_of",
+    "integer_of", "keys_of", "links", "may_tell_of_a_call", "names_in", "open_request", "open_scope", "open_span",
+    "open_spans", "resource_of", "scope_of", "scope_with", "utf8_of", "value_of", "with_attributes",
 ]  # fmt: skip
 
 _K = TypeVar("_K")
@@ -65,7 +66,9 @@ _SCHEMA: Final[Mapping[str, Mapping[str, tuple[int, str]]]] = {
     "Values": {"values": (1, "*Value")},
     "KeyValues": {"values": (1, "*KeyValue")},
 }
-"""Message -> field -> number and type: `*` repeated, `|` one of, then a name, or nothing for bytes; `*map` of them by text."""
+"""Message -> field -> number and type: `*` repeated, `|` one of, then a name, or nothing for bytes.
+
+`*map` is of bytes by text."""
 
 
 def _messages() -> dict[str, Any]:
@@ -145,9 +148,9 @@ def may_tell_of_a_call(raw: bytes) -> bool:
     )
 
 
-def names_in(scope: bytes) -> Iterable[str]:
-    """The names of all attributes of the spans in one of the `scope_spans`. Raises DecodeError."""
-    found: Iterable[str] = _of["Merged"].FromString(scope).span.attributes
+def names_in(scope: bytes) -> Mapping[str, bytes]:
+    """All attributes of the spans in one of the `scope_spans`, by name, with one value each. Raises DecodeError."""
+    found: Mapping[str, bytes] = _of["Merged"].FromString(scope).span.attributes
     return found
 
 
@@ -171,6 +174,129 @@ def links(spans: Sequence[bytes]) -> dict[bytes, bytes]:
             if tag != _PARENT or length != 8:
                 found[raw[20:28]] = open_span(raw).parent_span_id if tag in (_PARENT, _TRACE_STATE) else b""
     return found
+
+
+_IDS_AND_TIMES: Final = [1, 2, 4, 7, 8]
+_OF_A_ROOT: Final = [1, 2, 7, 8]
+"""Numbers of fields, in their order."""
+_ATTRIBUTE, _LENGTH_DELIMITED = 9, 2
+_FIXED: Final = {1: 8, 5: 4}
+"""Bytes by wire type."""
+
+Place = tuple[int, int]
+"""Which of a span's attributes, and how many bytes its name and what stands before that take (`head_of`)."""
+
+
+class Layout(Generic[_V]):
+    """Where everything stands in spans of one length that are alike but for ids, times and some attributes' values.
+
+    A span has it if all its other bytes are those of one that had it: tags and lengths are among them, so that protobuf
+    could read it in no other way. What else such spans have in common is remembered as `learn` is told.
+    """
+
+    __slots__ = ("_cut", "_differ", "_fixed", "_known", "_pick", "_varying")
+
+    def __init__(self, cut: Callable[[bytes], tuple[Any, ...]], fixed: list[int], varying: list[int]) -> None:
+        self._cut = cut
+        self._fixed = itemgetter(*fixed)
+        self._varying = itemgetter(*varying)
+        self._differ = [0]
+        """In which of what does not vary from span to span one kind of them is seen to differ from another."""
+        self._pick: Callable[[tuple[bytes, ...]], Any] = itemgetter(0)
+        self._known: dict[Any, tuple[tuple[bytes, ...], _V]] = {}
+
+    @classmethod
+    def of(
+        cls, raw: bytes, counts: Sequence[Place | None], text: Place | None, ignored: Iterable[Place]
+    ) -> Layout[_V] | None:
+        """That of a span in which `counts` hold integers and `text` a short text; None is what it has not.
+
+        None for a span whose fields stand in no usual order.
+        """
+        fields = list(_fields(raw))
+        order = [number for number, _, _ in fields if number in _IDS_AND_TIMES]
+        wanted: list[tuple[int, int] | None]
+        wanted = [(at, end) for number, at, end in fields if number in _IDS_AND_TIMES]
+        if order == _OF_A_ROOT:
+            wanted.insert(2, None)
+        elif order != _IDS_AND_TIMES:
+            return None
+        pieces = [(at, end) for number, at, end in fields if number == _ATTRIBUTE]
+        inner = [*((place, _BEFORE_DIGITS) for place in counts), (text, _BEFORE_TEXT)]
+        for place, more in inner:
+            wanted.append(None if place is None else (pieces[place[0]][0] + place[1] + more, pieces[place[0]][1]))
+        unread = [(pieces[which][0] + size, pieces[which][1]) for which, size in ignored]
+        # What is not there is no bytes at the end.
+        form, reached, fixed, varying = "<", 0, [], dict.fromkeys(filter(None, wanted), 0)
+        number = 0
+        for at, end in sorted([*varying, *unread]):
+            if at > reached:
+                form += f"{at - reached}s"
+                fixed.append(number)
+                number += 1
+            reached = end
+            if (at, end) in varying:
+                form += "Q" if (at, end) in wanted[3:5] else f"{end - at}s"
+                varying[at, end] = number
+                number += 1
+            else:
+                form += f"{end - at}x"
+        cut = struct.Struct(f"{form}{len(raw) - reached}s0s")
+        if cut.size != len(raw):
+            return None
+        return cls(cut.unpack, [*fixed, number], [number + 1 if place is None else varying[place] for place in wanted])
+
+    def read(self, raw: bytes) -> tuple[_V, tuple[Any, ...]] | None:
+        """What was learned of spans like this one, of as many bytes, and what varies in it.
+
+        That is: the ids of trace, span and parent, start, end, the counts as `digits` has them, and the text in UTF-8;
+        what it has not is empty. None if nothing was learned.
+        """
+        parts = self._cut(raw)
+        fixed = self._fixed(parts)
+        known = self._known.get(self._pick(fixed))
+        return (known[1], self._varying(parts)) if known is not None and known[0] == fixed else None
+
+    def learn(self, raw: bytes, varying: tuple[Any, ...], what: _V) -> bool:
+        """Remember `what` of spans like this one; `varying` is what `read` must say of it, else it is not done."""
+        parts = self._cut(raw)
+        if self._varying(parts) != varying:
+            return False
+        fixed = self._fixed(parts)
+        known = self._known.get(self._pick(fixed))
+        if known is not None and known[0] != fixed:
+            self._differ.append(
+                next(at for at, (one, other) in enumerate(zip(fixed, known[0], strict=True)) if one != other)
+            )
+            self._pick = pick = itemgetter(*self._differ)
+            self._known = {pick(of): (of, told) for of, told in self._known.values()}
+        self._known[self._pick(fixed)] = fixed, what
+        return True
+
+
+def _fields(raw: bytes) -> Iterator[tuple[int, int, int]]:
+    """The numbers of a message's fields, and where the value of each begins and ends. The message has been parsed."""
+    at = 0
+    while at < len(raw):
+        tag, at = _varint(raw, at)
+        if tag & 7 == _LENGTH_DELIMITED:
+            size, at = _varint(raw, at)
+        elif tag & 7 == 0:
+            size = _varint(raw, at)[1] - at
+        else:
+            # A group is in nothing that OTLP has.
+            size = _FIXED.get(tag & 7, len(raw))
+        yield tag >> 3, at, at + size
+        at += size
+
+
+def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    """The integer that begins there, and where it ends."""
+    value = shift = 0
+    while raw[at] & 128:
+        value |= (raw[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+    return value | raw[at] << shift, at + 1
 
 
 _DOUBLE: Final = struct.Struct("<d")
@@ -229,27 +355,45 @@ def value_of(piece: bytes) -> Any:
             if kind == _FLOAT and size == at + 11:
                 number: float = _DOUBLE.unpack_from(piece, at + 3)[0]
                 return number
-        small = small_counts.get(piece[at:])
-        if small is not None:
-            return small
+            if kind == _INT and (small := digits.get(piece[at + 3 :])) is not None:
+                return small
     return _value(_key_value(piece).value)
 
 
-def text_of(piece: bytes, at: int) -> Any:
-    """`value_of` an attribute whose name ends at `at`, which is most likely a short text. Raises DecodeError."""
-    if at + 4 < len(piece) < _SHORT and piece[at + 2] == _STRING:
-        return _text(piece[at + 4 :])
-    return value_of(piece)
+def digits_of(piece: bytes, at: int) -> bytes | None:
+    """The digits of an attribute that is an integer as every library writes it, and whose name ends at `at`."""
+    found = piece[at + _BEFORE_DIGITS :]
+    return found if piece[at : at + _BEFORE_DIGITS] == bytes((_VALUE, len(found) + 1, _INT)) else None
 
 
-def _small_counts() -> Iterator[tuple[bytes, int]]:
+def utf8_of(piece: bytes, at: int) -> bytes | None:
+    """The same of one that is a short text."""
+    found = piece[at + _BEFORE_TEXT :]
+    size = len(found)
+    usual = size < _SHORT - 2 and piece[at : at + _BEFORE_TEXT] == bytes((_VALUE, size + 2, _STRING, size))
+    return found if usual else None
+
+
+_BEFORE_DIGITS: Final = 3
+_BEFORE_TEXT: Final = 4
+"""Bytes between a name and a value."""
+
+
+def integer_of(found: bytes) -> int | None:
+    """What up to three digits say, else None."""
+    if len(found) == 3 and found[0] > 127 and found[1] > 127 and found[2] < 128:
+        return found[0] & 127 | (found[1] & 127) << 7 | found[2] << 14
+    return digits.get(found)
+
+
+def _digits() -> Iterator[tuple[bytes, int]]:
+    yield b"", 0
     for count in range(1 << 14):
-        digits = bytes((count,)) if count < 128 else bytes((count & 127 | 128, count >> 7))
-        yield bytes((_VALUE, len(digits) + 1, _INT)) + digits, count
+        yield bytes((count,)) if count < 128 else bytes((count & 127 | 128, count >> 7)), count
 
 
-small_counts: Final = dict(_small_counts())
-"""Integers below 16,384 by what stands behind the name of an attribute that has them."""
+digits: Final = dict(_digits())
+"""Integers below 16,384 by their digits; none are 0."""
 
 
 def _value(value: Any) -> Any:
@@ -290,6 +434,28 @@ def resource_of(parts: Iterable[bytes]) -> dict[str, Any]:
 def scope_of(parts: Iterable[bytes]) -> str:
     """The name of a scope."""
     return _text(_of["Scope"].FromString(b"".join(parts)).name)
+
+
+def scope_with(scope: Any, spans: Iterable[bytes]) -> bytes:
+    """What `open_scope` gave, with these spans for its own, as one of the `scope_spans`."""
+    del scope.spans[:]
+    parts: list[bytes] = [scope.SerializeToString()]
+    for raw in spans:
+        parts += _before_a_span[len(raw)], raw
+    return b"".join(parts)
+
+
+def _before(size: int) -> bytes:
+    digits = []
+    while size > 127:
+        digits.append(size & 127 | 128)
+        size >>= 7
+    return bytes((_SPANS, *digits, size))
+
+
+_SPANS: Final = 0x12
+_before_a_span: Final = Memo(_before, 4096)
+"""What stands before a span of so many bytes."""
 
 
 def with_attributes(raw: bytes, old: Iterable[str], new: Mapping[str, AttributeValue]) -> bytes:
