@@ -104,7 +104,7 @@ def report(
         from costspan_processor.budgets.periods import zone_of
 
         zone_of(zone)
-        figures = _figures(ledger)
+        figures = figures_of(ledger)
         now = time.time()
         stretch = _stretch(figures, kind, day, (first, last), zone, now)
         made = build(figures, kind, subject=subject, stretch=stretch, budgets=_budgets(), zone=zone, now=now)
@@ -145,7 +145,7 @@ def reading(command: str) -> Iterator[None]:
 
         if not isinstance(error, (DBAPIError, LedgerError)):
             raise
-        fail(command, getattr(error, "orig", None) or error, 1)
+        fail(command, " ".join(str(getattr(error, "orig", None) or error).split()), 1)
 
 
 def _stretch(
@@ -181,8 +181,8 @@ def _day(text: str, option: str) -> date:
         raise ValueError(f"{option} must be a day such as 2026-11-28, not {text!r}") from None
 
 
-def _figures(ledger: str) -> Figures:
-    """The figures of the ledger that the command names; ends the command where it cannot be read."""
+def figures_of(ledger: str) -> Figures:
+    """The figures of the ledger that a command names."""
     if not ledger:
         raise ValueError(
             "name a ledger with --ledger, or COSTSPAN_LEDGER: a file, sqlite:///file.db or postgresql://..."
@@ -245,7 +245,7 @@ def top(
     from rich.live import Live
 
     with reading("costspan top"):
-        figures = _figures(ledger)
+        figures = figures_of(ledger)
         found = _top(figures, by, lines, zone)
         if as_json:
             from costspan.insight.show import to_json

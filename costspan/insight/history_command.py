@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from costspan.commands import fail, quiet_when_unread
-from costspan.insight.command import Ledger
+from costspan.insight.command import Ledger, figures_of, reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rich.console import RenderableType
-    from sqlalchemy import Engine
 
     from costspan.insight.figures import Figures
     from costspan.insight.reconcile.invoices import Columns, Invoice
@@ -65,14 +64,10 @@ def reprice(
         _fail("--yes is for --apply")
     if apply and as_json and not yes:
         _fail("--apply asks first, which --json cannot: add --yes")
-    try:
-        from sqlalchemy.exc import SQLAlchemyError as DatabaseError
+    with reading("costspan reprice"):
+        figures = figures_of(ledger)
+        from costspan.insight.reprice import compare, restate
 
-        from costspan.insight.reprice import BusyError, compare, restate
-    except ImportError as error:
-        fail("costspan reprice", _needs(error))
-    try:
-        engine, figures = _opened(ledger)
         prices, narrowed = _book(book), _where(where)
         start, end = _stretch(figures, first, last)
         total = sum(spent.calls for spent in figures.by_hour(start, end, narrowed).values())
@@ -91,14 +86,10 @@ def reprice(
                 if not typer.confirm(question, err=True):
                     _fail("nothing was changed", 1)
             with _progress("Restating") as seen:
-                done = restate(engine, figures, prices, start, end, narrowed, lambda count: seen(count, total))
+                done = restate(figures, prices, start, end, narrowed, lambda count: seen(count, total))
             from costspan.insight.figures import usd
 
             said["restated"] = {"calls": done.calls, "hours": done.hours, "difference": usd(done.difference)}
-    except (BusyError, DatabaseError) as error:
-        _fail(_one_line(error), 1)
-    except (ValueError, ImportError) as error:
-        _fail(error)
     _end_of_reprice(said, apply, as_json)
 
 
@@ -198,34 +189,26 @@ def reconcile(
     _fail = partial(fail, "costspan reconcile")
     if not (files or openai or anthropic):
         _fail("give an invoice: a CSV file, --openai or --anthropic")
-    try:
-        from sqlalchemy.exc import SQLAlchemyError as DatabaseError
-
-        from costspan.insight.reconcile import changes
-        from costspan.insight.reconcile import reconcile as compare
-    except ImportError as error:
-        fail("costspan reconcile", _needs(error))
-    try:
+    with reading("costspan reconcile"):
         allowed = _tolerance(tolerance)
         columns = _columns(date_column, cost_column, model_column, provider)
-        engine, figures = _opened(ledger)
+        figures = figures_of(ledger)
+        from costspan.insight.reconcile import changes
+        from costspan.insight.reconcile import reconcile as compare
+
         prices, narrowed, period = _book(book), _where(where), _month(month)
         if openai or anthropic:
             period = _over(period)
         invoices = _invoices(files or [], openai, anthropic, period, prices, columns)
         with _progress("Comparing") as seen:
             options: dict[str, Any] = {"where": narrowed, "tolerance": allowed, "seen": seen}
-            found = compare(engine, figures, invoices, prices, period=period, **options)
+            found = compare(figures, invoices, prices, period=period, **options)
             if before is not None:
                 found["changes"] = changes(
-                    _before(before, lambda one: compare(engine, figures, [one], prices, period=period, **options),
+                    _before(before, lambda one: compare(figures, [one], prices, period=period, **options),
                             prices, columns),
                     found,
                 )  # fmt: skip
-    except DatabaseError as error:
-        _fail(_one_line(error), 1)
-    except (ValueError, ImportError) as error:
-        _fail(error)
     from costspan.insight.show import to_json
     from costspan.rates import show
 
@@ -387,25 +370,6 @@ def _changed(changes: Mapping[str, Any]) -> list[RenderableType]:
 # ---------------------------------------------------------------------- both
 
 
-def _needs(error: ImportError) -> str:
-    return f"the ledger needs more than this installation has ({error}): pip install 'costspan[ledger]'"
-
-
-def _opened(ledger: str) -> tuple[Engine, Figures]:
-    if not ledger:
-        raise ValueError(
-            "name a ledger with --ledger, or COSTSPAN_LEDGER: a file, sqlite:///file.db or postgresql://..."
-        )
-    from costspan.insight.figures import Figures
-    from costspan_processor.ledger.store import LedgerError, open_ledger
-
-    try:
-        engine = open_ledger(ledger, create=False).engine
-    except LedgerError as error:
-        raise ValueError(error) from None
-    return engine, Figures(engine)
-
-
 def _book(name: str) -> PriceBook:
     """The book of an option. Raises BookError, a ValueError, for a file that is none."""
     from costspan.book import price_book
@@ -434,10 +398,6 @@ def _where(pairs: Sequence[str] | None) -> dict[str, str]:
             raise ValueError(f"--where {pair}: it is NAME=VALUE, with one of {', '.join(NARROWED_BY)} or tag.<name>")
         found[name] = value
     return found
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
 def _stretch(figures: Figures, first: str | None, last: str | None) -> tuple[int, int]:

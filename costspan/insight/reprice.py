@@ -30,8 +30,9 @@ from costspan_processor.conventions import (
     Reading,
 )
 from costspan_processor.enrich import assess
-from costspan_processor.ledger.rows import COLUMNS, PLACE, totals
+from costspan_processor.ledger.rows import COLUMNS, PLACE, lines_text, totals
 from costspan_processor.ledger.schema import COMPONENTS, MEASURES, calls, hours, series, spenders
+from costspan_processor.ledger.store import LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Table
 
     from costspan.insight.figures import Figures
-    from costspan_pricing import Cost, PriceBook
+    from costspan_pricing import PriceBook
     from costspan_processor.enrich import Priced
 
 REPRICED: Final = "repriced"
@@ -55,7 +56,7 @@ _KINDS_AT_MOST: Final = 10_000
 _TRIES: Final = 5
 
 
-class BusyError(RuntimeError):
+class BusyError(LedgerError):
     """Somebody else changes the same calls."""
 
 
@@ -324,7 +325,6 @@ class Restated(NamedTuple):
 
 
 def restate(
-    engine: Engine,
     figures: Figures,
     book: PriceBook,
     start: int,
@@ -340,7 +340,7 @@ def restate(
     for hour, rows in windows(figures, start, end, where or {}):
         ids = [row["id"] for row in rows if outcome(row, repricer).kind in _WRITTEN]
         if ids:
-            count, more = _restate(engine, repricer, ids)
+            count, more = _restate(figures.engine, repricer, ids)
             written, difference = written + count, difference + more
             changed.add(hour)
         if seen is not None:
@@ -414,7 +414,7 @@ def _columns(row: Mapping[str, Any], priced: Priced) -> dict[str, Any]:
         **{f"cost_{name}": components.get(name) for name in COMPONENTS},
         "saved": priced.saved,
         "write_premium": priced.write_premium,
-        "lines": _lines(cost),
+        "lines": lines_text(cost),
         "source": "local",
         "cost_book": None,
         "book": cost.book or None,
@@ -425,22 +425,6 @@ def _columns(row: Mapping[str, Any], priced: Priced) -> dict[str, Any]:
 
 def _inconsistent(row: Mapping[str, Any]) -> tuple[str, ...]:
     return ("inconsistent",) if "inconsistent" in (row["flags"] or "").split() else ()
-
-
-def _lines(cost: Cost) -> str | None:
-    """The lines of a cost, in the form of the column: figures that are no whole number are decimal text."""
-    lines = [
-        [
-            line.model,
-            line.meter,
-            int(line.quantity) if line.quantity % 1 == 0 else f"{line.quantity.normalize():f}",  # type: ignore[union-attr]
-            None if line.rate is None else f"{line.rate:f}",
-            line.per,
-            line.pico,
-        ]
-        for line in cost.lines
-    ]
-    return json.dumps(lines) if lines else None
 
 
 def _name(connection: Connection, named: Sequence[Sequence[Any]]) -> None:

@@ -56,7 +56,7 @@ def invoice(*charged: tuple[str, str, str], provider: str = "anthropic", zone: s
 
 def beside(engine: Engine, *invoices: Invoice, **options: Any) -> dict[str, Any]:
     """The invoices beside a ledger."""
-    return reconcile(engine, Figures(engine), invoices, BOOK, **options)
+    return reconcile(Figures(engine), invoices, BOOK, **options)
 
 
 def causes(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

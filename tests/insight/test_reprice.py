@@ -167,7 +167,7 @@ def test_restating_writes_calls_and_totals_and_a_second_time_nothing(tmp_path: P
     ]
     engine = ledger(tmp_path / "ledger.db", made)
     book = CHEAPER.with_prices({"anthropic/claude-next": {"input": "1", "output": "2"}})
-    done = restate(engine, Figures(engine), book, *ALWAYS)
+    done = restate(Figures(engine), book, *ALWAYS)
     assert done == (3, 2, 2 * (4_000_000_000 - 6_000_000_000) + 1_400_000_000)
     assert adds_up(engine)
     first, _, third = rows(engine).values()
@@ -175,7 +175,7 @@ def test_restating_writes_calls_and_totals_and_a_second_time_nothing(tmp_path: P
     assert (third["status"], third["flags"], third["layer"]) == ("priced", "repriced", "code")
     assert json.loads(first["lines"])[0] == ["claude-sonnet-4-5", "input", 1000, "2", 1_000_000, 2_000_000_000]
     before = rows(engine)
-    assert restate(engine, Figures(engine), book, *ALWAYS) == (0, 0, 0)
+    assert restate(Figures(engine), book, *ALWAYS) == (0, 0, 0)
     assert rows(engine) == before
     found = verify(open_ledger(str(tmp_path / "ledger.db")))
     assert [check.problems for check in found.checks] == [[]] * len(found.checks)
@@ -185,14 +185,14 @@ def test_a_providers_own_figure_stays(tmp_path: Path) -> None:
     engine = ledger(tmp_path / "ledger.db", [{"source": "provider", "cost": 7_000_000_000, "usage": '{"input": 1000}'}])
     found = compare(Figures(engine), CHEAPER, *ALWAYS).plain()
     assert found["provider_figures"] == {"calls": 1, "cost": Decimal("0.007")}
-    assert restate(engine, Figures(engine), CHEAPER, *ALWAYS).calls == 0
+    assert restate(Figures(engine), CHEAPER, *ALWAYS).calls == 0
 
 
 def test_what_the_usage_is_worth_stays_said(tmp_path: Path) -> None:
     """A usage that was estimated is estimated by every book; flags of the old price go."""
     call = {"flags": "unpriced:input estimated", "status": "partial", "cost": 5, "usage": '{"input": 1000}'}
     engine = ledger(tmp_path / "ledger.db", [call])
-    restate(engine, Figures(engine), BOOK, *ALWAYS)
+    restate(Figures(engine), BOOK, *ALWAYS)
     (row,) = rows(engine).values()
     assert (row["status"], row["flags"], row["cost"]) == ("estimated", "estimated repriced", 3_000_000_000)
     assert adds_up(engine)
@@ -202,8 +202,7 @@ def restate_twice_at_once(engine: Engine) -> list[int]:
     """How many calls each of two wrote."""
     done: list[int] = []
     both = [
-        threading.Thread(target=lambda: done.append(restate(engine, Figures(engine), CHEAPER, *ALWAYS).calls))
-        for _ in range(2)
+        threading.Thread(target=lambda: done.append(restate(Figures(engine), CHEAPER, *ALWAYS).calls)) for _ in range(2)
     ]
     for thread in both:
         thread.start()
@@ -239,7 +238,7 @@ def test_calls_that_retention_removed_stay_in_the_totals(tmp_path: Path) -> None
         connection.execute(delete(calls).where(calls.c.started < 1_793_750_000 * 10**9))
     found = compare(Figures(engine), CHEAPER, *ALWAYS).plain()
     assert (found["calls"], found["forgotten"]) == (1, {"calls": 1, "cost": Decimal("0.006")})
-    restate(engine, Figures(engine), CHEAPER, *ALWAYS)
+    restate(Figures(engine), CHEAPER, *ALWAYS)
     assert Figures(engine).total(*ALWAYS).usd == Decimal("0.010")
 
 
@@ -267,7 +266,7 @@ def test_a_restated_ledger_adds_up_and_is_what_the_comparison_said(
 ) -> None:
     engine = ledger(tmp_path_factory.mktemp("ledger") / "ledger.db", made)
     found = compare(Figures(engine), book, *ALWAYS).plain()
-    done = restate(engine, Figures(engine), book, *ALWAYS)
+    done = restate(Figures(engine), book, *ALWAYS)
     assert done.calls == found["changed"]
     assert adds_up(engine)
     assert Figures(engine).total(*ALWAYS).usd == found["repriced"]

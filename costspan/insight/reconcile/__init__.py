@@ -151,7 +151,6 @@ class _Cell:
 
 
 def reconcile(
-    engine: Engine,
     figures: Figures,
     invoices: Sequence[Invoice],
     book: PriceBook,
@@ -176,7 +175,7 @@ def reconcile(
     zone = zones.pop() if zones else "UTC"
     found = _Reconciliation(book, zone, Names(book))
     found.charge(invoices, period)
-    found.read(engine, figures, where or {}, seen)
+    found.read(figures, where or {}, seen)
     found.settle()
     return found.plain(invoices, tolerance)
 
@@ -257,9 +256,7 @@ class _Reconciliation:
 
     # ---------------------------------------------------------------- the ledger's side
 
-    def read(
-        self, engine: Engine, figures: Figures, where: Mapping[str, str], seen: Callable[[int, int], None] | None
-    ) -> None:
+    def read(self, figures: Figures, where: Mapping[str, str], seen: Callable[[int, int], None] | None) -> None:
         """Go through the calls of the same providers and days."""
         start, end = (_second(at, self._zone) for at in (self.first, self.last + timedelta(days=1)))
         self._start, self._end = start, end
@@ -268,10 +265,10 @@ class _Reconciliation:
         self.expected = sum(spent.calls for spent in own.values())
         for provider in sorted(own):
             narrowed = {**where, "provider": provider}
-            reader = _Reader(self, _repeated(engine, start, end, provider))
+            reader = _Reader(self, _repeated(figures.engine, start, end, provider))
             for hour in reader.read(figures, start, end, narrowed, seen):
                 self._from_totals(figures, hour, narrowed)
-        self._count_missing(engine, start, end)
+        self._count_missing(figures.engine, start, end)
 
     def _from_totals(self, figures: Figures, hour: int, where: Mapping[str, str]) -> None:
         """Count an hour whose calls retention has removed: what they cost is known, and why it differs is not."""

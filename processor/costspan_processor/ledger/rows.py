@@ -272,7 +272,7 @@ def _of_any(priced: Priced, attributes: Mapping[str, Any]) -> Row:
         _usage_text(reading),
         " ".join(flags) or None,
         *amounts,
-        _lines_text(cost),
+        lines_text(cost),
         None if priced.total is None else cost.source,
         book_total,
         cost.book or None,
@@ -306,7 +306,8 @@ def _in(usage: Usage) -> Sequence[tuple[str, int]]:
     return tuple(usage.quantities.items())
 
 
-def _lines_text(cost: Cost) -> str | None:
+def lines_text(cost: Cost) -> str | None:
+    """The lines of a cost as the column has them: quantities that are no whole number, and rates, as decimal text."""
     lines = [
         [line.model, line.meter, _number(line.quantity), None if line.rate is None else f"{line.rate:f}", *line[4:]]
         for line in cost.lines
