@@ -23,7 +23,7 @@ from costspan_processor.ledger.schema import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from sqlalchemy import ColumnElement, Connection, Select
+    from sqlalchemy import ColumnElement, Connection, Executable
 
     from costspan_processor.ledger.store import Ledger
 
@@ -130,7 +130,7 @@ def _lines(connection: Connection) -> tuple[int, Iterator[str]]:
     return looked_at, iter(found)
 
 
-def _compared(connection: Connection, kept: Select[Any], added: Select[Any], keys: int) -> tuple[int, Iterator[str]]:
+def _compared(connection: Connection, kept: Executable, added: Executable, keys: int) -> tuple[int, Iterator[str]]:
     """Totals as they are kept against what the rows add up to, where none of their calls has been removed."""
     place = keys + MEASURES.index("calls")
     held: dict[tuple[Any, ...], tuple[Any, ...]] = {tuple(row[:keys]): tuple(row) for row in connection.execute(kept)}
@@ -185,7 +185,7 @@ def _spenders(connection: Connection) -> tuple[int, Iterator[str]]:
             for kind in SPENDERS
         )
     )
-    return _compared(connection, kept, added, 3)  # type: ignore[arg-type]
+    return _compared(connection, kept, added, 3)
 
 
 def _writers(connection: Connection) -> tuple[int, Iterator[str]]:

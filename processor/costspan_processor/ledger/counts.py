@@ -16,11 +16,6 @@ from typing import TYPE_CHECKING, Final
 
 from costspan_processor.ledger.store import Writer
 
-try:
-    import fcntl
-except ImportError:  # Windows: nobody can tell there whether a process lives, so nobody looks
-    fcntl = None  # type: ignore[assignment]
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -28,6 +23,8 @@ if TYPE_CHECKING:
 
 _HEAD: Final = 16
 _ENDING: Final = ".calls"
+_CAN_TELL: Final = os.name == "posix"
+"""Whether one can tell here if a process lives. Where nobody can, nobody looks."""
 
 
 def folder_of(ledger: Ledger, data: Path | None) -> Path | None:
@@ -49,7 +46,7 @@ class Counts:
         self._open = -1
         self.problem: OSError | None = None
         """Why there is no file."""
-        if folder is not None and fcntl is not None:
+        if folder is not None and _CAN_TELL:
             try:
                 self._begin(folder, writer)
             except OSError as error:
@@ -70,7 +67,7 @@ class Counts:
             except FileNotFoundError:  # whoever was here last has just cleared the folder away
                 if attempt == 4:
                     raise
-        fcntl.flock(self._open, fcntl.LOCK_EX)
+        _lock(self._open)
         os.write(self._open, bytes(_HEAD) + told)
         part.rename(final)
         self._map = mmap.mmap(self._open, _HEAD + len(told))
@@ -92,6 +89,17 @@ class Counts:
                 os.close(self._open)
 
 
+def _lock(number: int) -> bool:
+    """Locks a file as long as it is open; False if somebody else has."""
+    import fcntl  # which only POSIX has
+
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def _taken(file: Path) -> Iterator[bytes | None]:
     """The content of the file of a process that has died; None if it lives, or somebody else sees to it."""
@@ -101,12 +109,8 @@ def _taken(file: Path) -> Iterator[bytes | None]:
         yield None
         return
     try:
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield None
-            return
-        yield os.read(number, 65_536) if os.fstat(number).st_nlink else None
+        alone = _lock(number) and os.fstat(number).st_nlink
+        yield os.read(number, 65_536) if alone else None
     finally:
         os.close(number)
 
@@ -114,7 +118,7 @@ def _taken(file: Path) -> Iterator[bytes | None]:
 def bury_the_dead(ledger: Ledger, folder: Path | None) -> int:
     """Note what processes of this machine have lost that died without a word; returns how many calls."""
     lost = 0
-    for file in sorted(folder.glob(f"*{_ENDING}")) if folder is not None and fcntl is not None else ():
+    for file in sorted(folder.glob(f"*{_ENDING}")) if folder is not None and _CAN_TELL else ():
         with _taken(file) as content:
             if content is None:
                 continue

@@ -70,10 +70,11 @@ def begin(
     """
     try:
         ledger = Ledger(url)
-        # Not in the thread: a program that forks in the middle of an import has children that wait for it for ever.
-        ledger.open()
-    except AwayError as error:
-        _log.warning("the ledger is tried again later: %s", error)
+        try:
+            # Not in the thread: a program that forks in the middle of an import has children that wait for it for ever.
+            ledger.open()
+        except AwayError as error:
+            _log.warning("the ledger is tried again later: %s", error)
     except (LedgerError, ImportError) as error:
         _log.error("costspan: no ledger is kept: %s", error)
         return None
