@@ -126,8 +126,8 @@ class CostObserver:
     ) -> Mapping[str, AttributeValue]:
         """Price and count a call that ended; returns what to add to its span.
 
-        `attributes` are all that is known of the call, `at` its start (unix ns), `duration` and `first_chunk` seconds if
-        they are known, `context` the one of its span, for exemplars. No I/O.
+        `attributes` are all that is known of the call, `at` its start (unix ns), `duration` and `first_chunk` seconds
+        or None, `context` the one of its span, for exemplars. No I/O.
         """
         reading = read(attributes)
         if reading is None:

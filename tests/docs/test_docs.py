@@ -189,7 +189,7 @@ def commands() -> list[tuple[str, tuple[str, ...], str]]:
     for page in PAGES:
         for text in code(page):
             for command, word, rest in _COMMAND.findall(text.replace("\\\n", " ")):
-                path = (command, word) if word and is_group(command) else (command,)
+                path: tuple[str, ...] = (command, word) if word and is_group(command) else (command,)
                 if len(path) == 2 and is_group(*path):
                     deeper, _, rest = rest.strip().partition(" ")
                     path = (*path, deeper) if deeper else path
@@ -267,10 +267,13 @@ def is_python(name: str) -> bool:
     """Whether a name is one of the package's own: `costspan.init`, `costspan.auto`."""
     owner: Any = costspan
     for part in name.split(".")[1:]:
+        module = f"{getattr(owner, '__name__', '')}.{part}"
         if hasattr(owner, part):
             owner = getattr(owner, part)
-        elif importlib.util.find_spec(f"{getattr(owner, '__name__', '')}.{part}") is None:
+        elif importlib.util.find_spec(module) is None:
             return False
+        elif len(name) > len(module):  # `costspan.auto` patches whoever imports it
+            owner = importlib.import_module(module)
     return name.startswith("costspan.")
 
 
