@@ -81,10 +81,11 @@ class Batch:
     def body(self) -> bytes:
         """The request, with ids that no other has."""
         made = self._body
-        # Hexadecimal, for those that are text.
-        ids, at = os.urandom(16 * len(self._places)).hex().encode(), 0
+        ids, at = os.urandom(16 * len(self._places)), 0
         for place, length in self._places:
-            made[place : place + length] = ids[at : at + length]
+            # Those of responses are text.
+            drawn = ids[at : at + length]
+            made[place : place + length] = drawn[::2].hex().encode() if length == _RESPONSE[1] else drawn
             at += length
         return bytes(made)
 
