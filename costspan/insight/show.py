@@ -33,7 +33,7 @@ _TITLES: Final = {
 }
 _MARKUP: Final = re.compile(r"[\\|\[\]<>*`]")
 """What would be more than itself in a cell of Markdown: names come from whoever calls."""
-_CSV: Final = (
+_CSV: Final[tuple[str, ...]] = (
     "section", "name", "calls", "cost_usd", "share", "input_tokens", "output_tokens", "cache_read_tokens", "saved_usd",
     "unpriced", "failed", "aborted", "latency_s",
 )  # fmt: skip
