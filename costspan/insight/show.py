@@ -33,7 +33,7 @@ _TITLES: Final = {
 }
 _MARKUP: Final = re.compile(r"[\\|\[\]<>*`]")
 """What would be more than itself in a cell of Markdown: names come from whoever calls."""
-_CSV: Final[tuple[str, ...]] = (
+_CSV: Final = (
     "section", "name", "calls", "cost_usd", "share", "input_tokens", "output_tokens", "cache_read_tokens", "saved_usd",
     "unpriced", "failed", "aborted", "latency_s",
 )  # fmt: skip
@@ -91,7 +91,7 @@ def _bars(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _csv(report: Mapping[str, Any]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, _CSV, restval="", lineterminator="\n")
+    writer: csv.DictWriter[str] = csv.DictWriter(text, _CSV, restval="", lineterminator="\n")
     writer.writeheader()
     for line in _lines(report):
         writer.writerow({key: "" if value is None else value for key, value in line.items()})
