@@ -104,7 +104,6 @@ calls: Final = Table(
     Index("calls_by_session", "session", "started"),
     Index("calls_by_prompt", "prompt", "started"),
     Index("calls_by_prefix", "prefix", "started"),
-    Index("calls_by_writer", "writer", "sequence"),
 )
 
 series: Final = Table(

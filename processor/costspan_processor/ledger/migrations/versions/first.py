@@ -100,7 +100,6 @@ def upgrade() -> None:
     op.create_index("calls_by_prefix", "calls", ["prefix", "started"], unique=False)
     op.create_index("calls_by_prompt", "calls", ["prompt", "started"], unique=False)
     op.create_index("calls_by_session", "calls", ["session", "started"], unique=False)
-    op.create_index("calls_by_writer", "calls", ["writer", "sequence"], unique=False)
     op.create_table(
         "events",
         sa.Column("id", sa.Text(), nullable=False),
