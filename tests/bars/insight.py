@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 
 from costspan.insight.serve.gate import BASE
-from tests.bars.report import Bar, at_most, none_of
+from tests.bars.report import Bar, at_most, none_of, skipped
 from tests.insight.ledgers import ledger
 from tests.insight.served import BUDGETS, READS, fill, schemathesis, serving
 
@@ -47,7 +47,11 @@ def described(full: bool) -> Iterator[Bar]:
 
 def quick(full: bool) -> Iterator[Bar]:
     """What the page asks for over a month of calls, and what others wait meanwhile."""
-    calls = 1_000_000 if full else 20_000
+    if not full:
+        why = "with --full only: a wall time says something on an idle machine alone"
+        yield from skipped(("insight.api.page", "insight.api.wait"), why)
+        return
+    calls = 1_000_000
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         now = time.time()
@@ -91,7 +95,7 @@ def quick(full: bool) -> Iterator[Bar]:
             for asker in askers:
                 asker.start()
             time.sleep(1)
-            waited = sorted(_timed(client, "key") for _ in range(300 if full else 100))
+            waited = sorted(_timed(client, "key") for _ in range(300))
             stop.set()
             for asker in askers:
                 asker.join()
