@@ -10,10 +10,10 @@ import math
 from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, get_args
 
 from costspan.insight.figures import COLUMNS, HOUR, Spent, Sums, usd
-from costspan_processor.budgets.periods import is_window, period_at, window_at, zone_of
+from costspan_processor.budgets.periods import Period, is_window, period_at, window_at, zone_of
 from costspan_processor.ledger.schema import DIMENSIONS
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from costspan.insight.figures import Figures
     from costspan_processor.budgets import Budget
-    from costspan_processor.budgets.periods import Period
 
 Kind = Literal["day", "week", "month", "conversation", "session", "feature"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -96,14 +95,6 @@ class BudgetLine(TypedDict):
     note: str
 
 
-class Stretch(NamedTuple):
-    """A stretch of time, in unix seconds, and what to call it."""
-
-    id: str
-    start: int
-    end: int
-
-
 def stretch_of(kind: str, day: date | None, now: float, zone: str) -> Period:
     """The period that a report of a kind is about: the one with `day` in it, by default the present one."""
     if day is None:
@@ -135,7 +126,7 @@ def build(
         if known is None:
             raise ValueError("the ledger is empty: nothing has been recorded yet")
         stretch = ("all", *known)
-    period = Stretch(*stretch)
+    period = Period(*stretch)
     # One walk through the totals serves all that they are told apart by.
     cube = figures.sums(period.start, period.end, DIMENSIONS, where)
     total = sum(cube.values(), Sums())
@@ -255,9 +246,9 @@ def budget_lines(figures: Figures, budget: Budget, at: int) -> list[BudgetLine]:
     """A budget at an instant, by the ledger; one for each of the dearest values where each has the limit for itself."""
     if is_window(budget.period):
         stretches = window_at(budget.period, at)
-        period = Stretch(f"last {budget.period}", stretches[-1].start, at + 1)
+        period = Period(f"last {budget.period}", stretches[-1].start, at + 1)
     else:
-        period = Stretch(*period_at(budget.period, at, budget.zone))
+        period = period_at(budget.period, at, budget.zone)
     columns = {key: column_of(key) for key in (*budget.scope, *filter(None, (budget.per,)))}
     if unknown := [key for key, column in columns.items() if column is None]:
         note = f"the ledger does not keep {', '.join(unknown)}: see costspan budgets show {budget.name!r}"
@@ -281,7 +272,7 @@ def column_of(attribute: str) -> str | None:
     return f"tag.{tag}" if tag != attribute else COLUMNS.get(attribute)
 
 
-def _line(budget: Budget, name: str, period: Stretch, spent: int | None, at: int, note: str) -> BudgetLine:
+def _line(budget: Budget, name: str, period: Period, spent: int | None, at: int, note: str) -> BudgetLine:
     limit = budget.limit
     cost = None if spent is None else usd(spent)
     status = "unknown"
@@ -311,9 +302,7 @@ def _line(budget: Budget, name: str, period: Stretch, spent: int | None, at: int
     )
 
 
-def _previous(
-    figures: Figures, kind: str, period: Stretch, zone: str, total: Sums, now: float
-) -> dict[str, Any] | None:
+def _previous(figures: Figures, kind: str, period: Period, zone: str, total: Sums, now: float) -> dict[str, Any] | None:
     """The period before, up to the same age if this one is still going on; None where the ledger was not there yet."""
     before = period_at(kind, period.start - 1, zone)
     known = figures.known()
@@ -331,7 +320,7 @@ def _previous(
     }
 
 
-def _hours(figures: Figures, period: Stretch, clock: Any) -> list[Point]:
+def _hours(figures: Figures, period: Period, clock: Any) -> list[Point]:
     """Each hour of a day, those without calls among them; cut where the day begins or ends within one (UTC)."""
     found: list[Point] = []
     by_hour = None if period.start % HOUR else figures.by_hour(period.start, period.end)
@@ -354,7 +343,7 @@ def _trimmed(points: list[Point]) -> list[Point]:
     return points[used[0] : used[-1] + 1] if used else []
 
 
-def _course(figures: Figures, period: Stretch, where: Mapping[str, str], zone: str) -> list[dict[str, Any]]:
+def _course(figures: Figures, period: Period, where: Mapping[str, str], zone: str) -> list[dict[str, Any]]:
     """The calls in order, and what they have cost so far."""
     so_far = 0
     found = []
@@ -364,7 +353,7 @@ def _course(figures: Figures, period: Stretch, where: Mapping[str, str], zone: s
     return found
 
 
-def _between(period: Stretch) -> str:
+def _between(period: Period) -> str:
     return "" if period.id == "all" else f" in {period.id}"
 
 

@@ -16,6 +16,7 @@ import time
 import uuid
 import weakref
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from costspan_processor.ledger.counts import Counts, bury_the_dead, folder_of
@@ -335,7 +336,7 @@ class LedgerWriter:
         A row that no database takes is found by writing fewer and fewer, and dropped.
         """
         rows = self._rows
-        batch = [rows[place] for place in range(min(most, len(rows)))]
+        batch = list(islice(rows, most))
         while True:
             try:
                 self._known += self.ledger.write(batch, self._state()).known
