@@ -13,7 +13,7 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from sqlalchemy import and_, bindparam, delete, insert, select, update
+from sqlalchemy import and_, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -338,9 +338,9 @@ def restate(
     """
     repricer, written, changed, difference = Repricer(book), 0, set[int](), 0
     for hour, rows in windows(figures, start, end, where or {}):
-        ids = [row["id"] for row in rows if outcome(row, repricer).kind in _WRITTEN]
-        if ids:
-            count, more = _restate(figures.engine, repricer, ids)
+        keys = [(row["hour"], row["id"]) for row in rows if outcome(row, repricer).kind in _WRITTEN]
+        if keys:
+            count, more = _restate(figures.engine, repricer, keys)
             written, difference = written + count, difference + more
             changed.add(hour)
         if seen is not None:
@@ -348,13 +348,13 @@ def restate(
     return Restated(written, len(changed), difference)
 
 
-def _restate(engine: Engine, repricer: Repricer, ids: Sequence[str]) -> tuple[int, int]:
+def _restate(engine: Engine, repricer: Repricer, keys: Sequence[tuple[int, str]]) -> tuple[int, int]:
     for _ in range(_TRIES):
         try:
             # A ledger's engine takes the lock of a writer from the beginning then.
             writes = engine.connect().execution_options(costspan_writes=True)
             with writes as connection, connection.begin():
-                return _write(connection, repricer, ids)
+                return _write(connection, repricer, keys)
         except (_ChangedMeanwhileError, IntegrityError):
             continue
     raise BusyError("the calls are being changed by somebody else; try again when that is done")
@@ -364,12 +364,12 @@ class _ChangedMeanwhileError(Exception):
     pass
 
 
-def _write(connection: Connection, repricer: Repricer, ids: Sequence[str]) -> tuple[int, int]:
+def _write(connection: Connection, repricer: Repricer, keys: Sequence[tuple[int, str]]) -> tuple[int, int]:
     before: list[tuple[Any, ...]] = []
     after: list[tuple[Any, ...]] = []
     updates: list[dict[str, Any]] = []
-    for first in range(0, len(ids), 500):
-        some = select(calls).where(calls.c.id.in_(ids[first : first + 500])).with_for_update()
+    for first in range(0, len(keys), 500):
+        some = select(calls).where(tuple_(calls.c.hour, calls.c.id).in_(keys[first : first + 500])).with_for_update()
         for found in connection.execute(some).mappings():
             row = dict(found)
             said = outcome(row, repricer)
@@ -378,11 +378,14 @@ def _write(connection: Connection, repricer: Repricer, ids: Sequence[str]) -> tu
             new = _columns(row, said.priced)
             before.append(tuple(row[name] for name in COLUMNS))
             after.append(tuple(new.get(name, row[name]) for name in COLUMNS))
-            updates.append({**new, "_id": row["id"], "_cost": row["cost"], "_status": row["status"]})
+            updates.append(
+                {**new, "_hour": row["hour"], "_id": row["id"], "_cost": row["cost"], "_status": row["status"]}
+            )
     if not updates:
         return 0, 0
     # Where rows cannot be locked, the figures that were read are what makes sure that nobody else was faster.
     same = and_(
+        calls.c.hour == bindparam("_hour"),
         calls.c.id == bindparam("_id"),
         calls.c.cost.is_not_distinct_from(bindparam("_cost")),
         calls.c.status == bindparam("_status"),

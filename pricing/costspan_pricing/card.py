@@ -114,6 +114,7 @@ class RateCard:
         "flags",
         "free",
         "layer",
+        "limits",
         "model",
         "multipliers",
         "provider",
@@ -154,6 +155,8 @@ class RateCard:
         """Whether the time that a call takes costs money: a model on hardware paid by the hour."""
         self._base = Sheet(self, rates)
         self._long = tuple((limit, Sheet(self, tiered)) for limit, tiered in sorted(context_tiers, reverse=True))
+        self.limits = tuple(limit for limit, _ in reversed(self._long))
+        """The lengths of prompts, in tokens, above which other rates hold, from the shortest on."""
         self._over: int | None = self._long[-1][0] if self._long else None
         self._unusual = free or bool(flags) or self.timed
 
@@ -229,11 +232,6 @@ class RateCard:
     def rates(self, prompt: int = 0) -> Mapping[str, Rate]:
         """Meter to rate, for a prompt of so many tokens."""
         return MappingProxyType(self._sheet(prompt).rates)
-
-    @property
-    def limits(self) -> tuple[int, ...]:
-        """The lengths of prompts, in tokens, above which other rates hold, from the shortest on."""
-        return tuple(limit for limit, _ in reversed(self._long))
 
     def rate(self, meter: str) -> Decimal | None:
         """USD per ``METERS[meter].per`` units for a short prompt, or ``None``."""

@@ -117,7 +117,7 @@ def _rate(url: str, calls: str) -> dict[str, float]:
         priced, who, attributes = made[number % len(made)]
         writer.keep(priced, who, AT + number * step, 1.5, None, None, attributes)
         if number % 1_000 == 999:
-            while len(writer._queue) + len(writer._rows) > _WAITING - 2_000:
+            while len(writer._queue) + writer._rows > _WAITING - 2_000:
                 time.sleep(0.002)
     assert writer.flush(3_000)
     took, cpu = time.monotonic() - began, time.process_time() - used
@@ -139,7 +139,7 @@ def _rows(path: str, calls: str) -> dict[str, float]:
         priced, who, attributes = made[number % len(made)]
         rows.append(make.row(Kept(priced, who, AT + number * 10**9, 1.5, None, None, attributes), number))
     ledger = open_ledger(path)
-    statement = ledger._insert(table)
+    statement = ledger._into(table, 1)
     began, used = time.monotonic(), time.process_time()
     for first in range(0, len(rows), 5_000):
         with ledger.writing() as connection:

@@ -213,6 +213,7 @@ def test_readers_do_not_wait_for_a_writer(ledger: Ledger, opened: Opener) -> Non
 # ---------------------------------------------------------------------- its tables
 
 
+@pytest.mark.filterwarnings("ignore:.*expression-based index")  # SQLAlchemy reads those from PostgreSQL alone
 def test_migrations_make_what_the_schema_says(ledger: Ledger) -> None:
     with ledger.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})

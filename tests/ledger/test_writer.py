@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from sqlalchemy import func, select
 
+from costspan_processor.ledger.checks import verify
 from costspan_processor.ledger.counts import Counts, bury_the_dead, folder_of
 from costspan_processor.ledger.rows import Kept
 from costspan_processor.ledger.schema import calls, writers
@@ -106,6 +108,48 @@ def test_threads_keep_calls_at_once(writer: LedgerWriter, url: str) -> None:
         url, func.min(calls.c.sequence), func.max(calls.c.sequence), func.count(calls.c.sequence.distinct())
     )
     assert (least, most, different) == (1, 1_600, 1_600)
+
+
+def test_totals_hold_where_calls_end_while_others_are_written(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few are written, and meanwhile come many, one of which no database takes, and then more than a batch."""
+    ledger = Ledger(url)
+    made = LedgerWriter(ledger, None, "shop", flush_seconds=60)
+    write, come = ledger.write, iter((1_500, 12_000))
+
+    def slow(*given: Any) -> Any:
+        for number in range(next(come, 0)):
+            call = kept(number)
+            keep(made, call._replace(duration=1e11) if number == 1_000 else call)
+        return write(*given)
+
+    monkeypatch.setattr(ledger, "write", slow)
+    keep(made, kept())
+    made.start()
+    assert made.flush(60)
+    made.close()
+    found = verify(open_ledger(url))
+    assert found.holds
+    assert (found.written, found.dropped) == (1 + 1_499 + 11_999, 2)
+
+
+def test_a_busy_thread_of_the_application_does_not_hold_the_writer_up(writer: LedgerWriter, url: str) -> None:
+    """Whoever gives the interpreter away for a statement has it back 5 ms later: a row each would be 200 a second."""
+    for number in range(4_000):
+        keep(writer, kept(number))
+    ended = threading.Event()
+
+    def compute() -> None:
+        while not ended.is_set():
+            pass
+
+    busy = threading.Thread(target=compute)
+    busy.start()
+    try:
+        assert writer.flush(10)
+    finally:
+        ended.set()
+        busy.join()
+    assert accounts(url) == [(4_000, 0, 0, 0)]
 
 
 # ---------------------------------------------------------------------- whose id a call has

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from decimal import Decimal
 from functools import cached_property
 from operator import attrgetter
@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 
 from costspan.insight.figures import HOUR, Figures, Sums
 from costspan_pricing import METERS
-from costspan_processor.ledger.schema import calls, spenders
+from costspan_processor.ledger.schema import DAY, calls, spenders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -236,7 +236,10 @@ class Evidence:
     def prefixes(self) -> dict[str, tuple[int, list[Call]]]:
         """The most frequent prefixes: how many calls each had, and the latest of them in order."""
         found = {}
-        for prefix, count in self._most(calls.c.prefix, _PREFIXES):
+        most = _counted(calls.c.prefix).where(*self._while()).order_by(func.count().desc(), calls.c.prefix)
+        with self._engine.connect() as connection:
+            counted = connection.execute(most.limit(_PREFIXES)).all()
+        for prefix, count in counted:
             query = select(*_COLUMNS).where(calls.c.prefix == prefix, *self._while())
             latest = query.order_by(calls.c.started.desc(), calls.c.id.desc()).limit(READ_AT_MOST // 2 // _PREFIXES)
             found[prefix] = count, self._read(latest)[::-1]
@@ -244,14 +247,21 @@ class Evidence:
 
     @cached_property
     def repeated(self) -> list[list[Call]]:
-        """The calls of each of the prompts that were sent most, in order."""
+        """The calls of each of the prompts that were sent most, each more than once in a day (UTC), in order."""
         room, chosen = READ_AT_MOST // 2, []
-        for prompt, count in self._most(calls.c.prompt, _REPEATED):
+        counts: Counter[str] = Counter()
+        first, last = int(self.start // HOUR // 24), int((self.end - 1) // HOUR // 24)
+        in_a_day = _counted(DAY, calls.c.prompt).where(DAY.between(first, last))  # which the index alone can tell
+        with self._engine.connect() as connection:
+            for _, prompt, count in connection.execute(in_a_day):
+                counts[prompt] += count
+        for prompt, count in sorted(counts.items(), key=lambda of: (-of[1], of[0]))[:_REPEATED]:
             if count <= room:
                 chosen.append(prompt)
                 room -= count
         found: dict[str, list[Call]] = defaultdict(list)
-        query = select(*_COLUMNS).where(calls.c.prompt.in_(chosen), *self._while())
+        days = DAY.in_(range(first, last + 1))  # one by one, to enter the index with day and prompt
+        query = select(*_COLUMNS).where(days, calls.c.prompt.in_(chosen), *self._while())
         for call in self._read(query.order_by(calls.c.prompt, calls.c.started, calls.c.id)) if chosen else ():
             found[call.prompt].append(call)
         return list(found.values())
@@ -293,19 +303,18 @@ class Evidence:
             users, days, cost = connection.execute(counted).one()
         return int(users), int(days), Decimal(int(cost or 0)).scaleb(-6)
 
-    def _most(self, column: Any, limit: int) -> list[tuple[str, int]]:
-        count = func.count()
-        query = select(column, count).where(column.is_not(None), *self._while()).group_by(column).having(count > 1)
-        with self._engine.connect() as connection:
-            found = connection.execute(query.order_by(count.desc(), column).limit(limit))
-            return [(str(value), int(number)) for value, number in found]
-
     def _while(self) -> list[Any]:
         return [calls.c.started >= self.start * _NS, calls.c.started < self.end * _NS]
 
     def _read(self, query: Any) -> list[Call]:
         with self._engine.connect() as connection:
             return [_call(row) for row in connection.execute(query)]
+
+
+def _counted(*columns: Any) -> Any:
+    """How many calls have the same values of these columns, where there are several."""
+    count = func.count()
+    return select(*columns, count).where(columns[-1].is_not(None)).group_by(*columns).having(count > 1)
 
 
 _TEXT: Final = frozenset({"chat", "text_completion", "generate_content"})

@@ -6,10 +6,10 @@ Off the hot path: the writer's thread makes rows of what was kept. A row is a tu
 from __future__ import annotations
 
 import json
+import random
 from decimal import Decimal
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from uuid import uuid4
 
 from opentelemetry.trace import NonRecordingSpan, get_current_span
 
@@ -75,6 +75,10 @@ class Kept(NamedTuple):
     resource: Mapping[str, Any] | None = None
 
 
+_Written = tuple[str, str, str, int]
+"""Of a meter: what its usage has before the quantity, what its line has before that and after it, and the rate."""
+
+
 class Rows:
     """Makes rows, and remembers what rows have in common."""
 
@@ -82,14 +86,16 @@ class Rows:
         """`own_ids`: whether the tracer makes ids of its own for spans that nobody records."""
         self._own_ids = own_ids
         self._writer = writer
+        # Not the one that applications seed, and another one in a forked child.
+        self._draw = random.Random().getrandbits  # noqa: S311
         self._service = _service(service)
         # By identity, with the object itself: so long as it is kept, no other one has its identity.
         self._kinds: dict[int, tuple[Kind, Row]] = {}
         self._blocks: dict[int, tuple[Attribution, Row]] = {}
-        self._sheets: dict[tuple[RateCard, int], dict[str, tuple[str, str, int]]] = {}
+        self._sheets: dict[tuple[RateCard, int], dict[str, _Written]] = {}
 
-    def row(self, kept: Kept, sequence: int) -> Row:
-        """The row of a call. Raises ValueError for figures that cannot be."""
+    def row(self, kept: Kept | tuple[Any, ...], sequence: int) -> Row:
+        """The row of a call: all fields of a `Kept` are there. Raises ValueError for figures that cannot be."""
         priced, who, at, duration, first_chunk, context, attributes, span, scope, resource = kept
         reading = priced.reading
         kind = reading.kind
@@ -110,7 +116,7 @@ class Rows:
             known = self._kind(kind)
         money = self._of_plain(priced, attributes) if isinstance(priced, Plain) else _of_any(priced, attributes)
         return (
-            uuid4().hex if span_id is None else f"{trace_id}:{span_id}",
+            f"{self._draw(128):032x}" if span_id is None else f"{trace_id}:{span_id}",
             self._writer,
             sequence,
             trace_id,
@@ -118,8 +124,8 @@ class Rows:
             None if response_id is None else str(response_id),
             at,
             at // _HOUR_NS,
-            _nanoseconds(duration),
-            _nanoseconds(first_chunk),
+            None if duration is None else _nanoseconds(duration),
+            None if first_chunk is None else _nanoseconds(first_chunk),
             service,
             *known[1],
             *self._attribution(who, attributes, ours),
@@ -184,23 +190,22 @@ class Rows:
         if prompt > AT_MOST or output > AT_MOST or total > AT_MOST:
             raise ValueError(f"no call costs {total} picodollars for {prompt} and {output} tokens")
         sheet = self._sheet(card, prompt)
-        used = (
+        usage, lines = [], []
+        for meter, quantity in (
             ("input", prompt - cached), ("cache_read", cached), ("output", output - reasoning),
             ("output_reasoning", reasoning),
-        )  # fmt: skip
-        lines = []
-        for meter, quantity in used:
+        ):  # fmt: skip
             if quantity:
-                head, tail, rate = sheet[meter]
+                name, head, tail, rate = sheet[meter]
+                usage.append(f"{name}{quantity}")
                 lines.append(f"{head}{quantity}{tail}{quantity * rate}]")
-        usage = ", ".join([f'"{meter}": {quantity}' for meter, quantity in used if quantity])
         return (
             prompt,
-            _said(cached, _CACHE_READ, attributes),
+            cached or _said(cached, _CACHE_READ, attributes),
             None,
             priced.output_tokens,
-            _said(reasoning, _REASONING, attributes),
-            f"{{{usage}}}",
+            reasoning or _said(reasoning, _REASONING, attributes),
+            f"{{{', '.join(usage)}}}",
             "estimated" if priced.kind.estimated else None,
             total,
             sent if prompt != cached else None,
@@ -218,9 +223,10 @@ class Rows:
             card.source,
         )
 
-    def _sheet(self, card: RateCard, prompt: int) -> dict[str, tuple[str, str, int]]:
-        """Of a card's meters, for a prompt of this length: what a line has before its quantity and after it."""
-        longer = sum(prompt > limit for limit in card.limits) if card.limits else 0
+    def _sheet(self, card: RateCard, prompt: int) -> Mapping[str, _Written]:
+        """How a card's meters are written, for a prompt of this length."""
+        limits = card.limits
+        longer = sum(prompt > limit for limit in limits) if limits else 0
         found = self._sheets.get((card, longer))
         if found is None:
             if len(self._sheets) >= _KEPT_AT_MOST:
@@ -232,7 +238,7 @@ class Rows:
                     rate = rates[meter]
                     usd = (Decimal(rate.numerator * rate.per) / PICO).normalize()
                     head = f"[{json.dumps(card.model)}, {json.dumps(meter)}, "
-                    found[meter] = head, f', "{usd:f}", {rate.per}, ', rate.numerator
+                    found[meter] = f'"{meter}": ', head, f', "{usd:f}", {rate.per}, ', rate.numerator
         return found
 
 
@@ -330,8 +336,8 @@ def _count(value: object) -> int | None:
     return value if type(value) is int else None
 
 
-def _nanoseconds(seconds: float | None) -> int | None:
-    return round(seconds * 1e9) if seconds is not None and 0 <= seconds < _FOREVER else None
+def _nanoseconds(seconds: float) -> int | None:
+    return round(seconds * 1e9) if 0 <= seconds < _FOREVER else None
 
 
 def _text(value: object) -> str | None:
@@ -362,9 +368,7 @@ def _attribution(who: Attribution | None, attributes: Mapping[str, Any], *, own:
 
 _SUMMED: Final = tuple(name for name in MEASURES if name in PLACE and name not in {"aborted", "cost", "duration"})
 _AT_WASTED: Final = MEASURES.index("wasted") - MEASURES.index("cost") - 1
-_HOUR: Final = PLACE["hour"]
-_series_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in DIMENSIONS))
-_spenders_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in SPENDERS))
+_told_apart: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in ("hour", *SPENDERS, *DIMENSIONS)))
 _figures_of: Final[Callable[[Row], Row]] = itemgetter(
     *(PLACE[name] for name in ("status", "error_type", "aborted", "duration", "cost", *_SUMMED))
 )
@@ -392,24 +396,30 @@ class Totals(NamedTuple):
 
 def totals(rows: Iterable[Row]) -> Totals:
     """What rows add to totals."""
+    alike: dict[Row, list[Row]] = {}
+    for row in rows:
+        alike.setdefault(_told_apart(row), []).append(measures(row))
     ids: dict[Row, int] = {}
     hours: dict[Row, list[Row]] = {}
     spenders: dict[Row, list[Row]] = {}
-    for row in rows:
-        adds = measures(row)
-        hour = row[_HOUR]
-        named = _series_of(row)
+    for (hour, *who), adds in alike.items():
+        add = _sum(adds)
+        named = tuple(who[len(SPENDERS) :])
         one = ids.get(named)
         if one is None:
             one = ids[named] = series_id([value or "" for value in named])
-        hours.setdefault((hour, one), []).append(adds)
-        for kind, value in zip(SPENDERS, _spenders_of(row), strict=True):
+        hours.setdefault((hour, one), []).append(add)
+        for kind, value in zip(SPENDERS, who, strict=False):
             if value is not None:
-                spenders.setdefault((hour, kind, value), []).append(adds)
+                spenders.setdefault((hour, kind, value), []).append(add)
     return Totals(
         sorted({(one, *[value or "" for value in named]) for named, one in ids.items()}), *map(_sums, (hours, spenders))
     )
 
 
 def _sums(by: dict[Row, list[Row]]) -> list[Row]:
-    return [(*key, *(by[key][0] if len(by[key]) == 1 else map(sum, zip(*by[key], strict=True)))) for key in sorted(by)]
+    return [(*key, *_sum(by[key])) for key in sorted(by)]
+
+
+def _sum(adds: list[Row]) -> Row:
+    return adds[0] if len(adds) == 1 else tuple(map(sum, zip(*adds, strict=True)))

@@ -23,7 +23,9 @@ from sqlalchemy import (
     case,
     func,
     literal,
+    literal_column,
     or_,
+    text,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ MEASURES: Final = (
 calls: Final = Table(
     "calls",
     metadata,
-    Column("id", Text, primary_key=True),  # trace:span in hex; of a call that has no span, drawn at random
+    Column("id", Text, nullable=False),  # trace:span in hex; of a call that has no span, drawn at random
     Column("writer", Text, nullable=False),  # who wrote the row, and its how-manieth: see `writers`
     Column("sequence", BigInteger, nullable=False),
     Column("trace_id", Text),
@@ -99,12 +101,19 @@ calls: Final = Table(
     Column("prompt", Text),
     Column("prefix", Text),
     Column("prefix_share", Integer),  # thousandths of the prompt's characters that the prefix has
+    # Ids and prompts are as good as random: among all there are, each would be written to a page of its own.
+    PrimaryKeyConstraint("hour", "id"),
     Index("calls_by_cost", "hour", "cost"),
-    Index("calls_by_conversation", "conversation", "started"),
-    Index("calls_by_session", "session", "started"),
-    Index("calls_by_prompt", "prompt", "started"),
-    Index("calls_by_prefix", "prefix", "started"),
+    *(
+        Index(f"calls_by_{name}", name, "started", sqlite_where=text(said), postgresql_where=text(said))
+        for name in ("conversation", "session", "prefix")
+        for said in (f"{name} IS NOT NULL",)
+    ),
 )
+DAY: Final = calls.c.hour.op("/")(literal_column("24"))
+"""Whole days since 1970 (UTC) at which a call started, as the index by prompts has them."""
+_PROMPT_SAID: Final = calls.c.prompt.is_not(None)
+Index("calls_by_prompt", DAY, calls.c.prompt, sqlite_where=_PROMPT_SAID, postgresql_where=_PROMPT_SAID)
 
 series: Final = Table(
     "series",

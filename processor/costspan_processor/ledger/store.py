@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import sqlite3
 import threading
 import time
 from contextlib import contextmanager
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -26,12 +28,12 @@ from costspan_processor.ledger.rows import PLACE, totals
 from costspan_processor.ledger.schema import MEASURES, calls, events, hours, metadata, series, spenders, writers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy import Connection, Engine, Table
     from sqlalchemy.engine import URL
 
-    from costspan_processor.ledger.rows import Row
+    from costspan_processor.ledger.rows import Row, Totals
 
 VERSION_TABLE: Final = "costspan_ledger_version"
 """Where Alembic keeps the version of the tables: an application in the same database may have its own."""
@@ -43,10 +45,16 @@ _CONNECT_SECONDS: Final = 3
 """How long to wait for a server to accept a connection."""
 _CACHE_KIB: Final = 65_536
 _PAGES_BETWEEN_CHECKPOINTS: Final = 4_000
+_PARAMETERS: Final = 32_766
+"""What one statement of SQLite takes, unless somebody has built it otherwise."""
+_NULL: Final = math.nan
+"""What SQLite takes for NULL: for each None, Python's module asks first whether there is an adapter (0.8 us)."""
 _LOCK: Final = 0x636F7374
 """PostgreSQL's advisory lock of whoever migrates: "cost"."""
 
-_ID: Final = PLACE["id"]
+_Key = tuple[int, str]
+_key: Final[Callable[[Row], _Key]] = itemgetter(PLACE["hour"], PLACE["id"])
+"""What a row of `calls` is known by."""
 _WRITER: Final = PLACE["writer"]
 _SEQUENCE: Final = PLACE["sequence"]
 _SERVICE: Final = PLACE["service"]
@@ -254,21 +262,19 @@ class Ledger:
 
     # ---------------------------------------------------------------- writing
 
-    def write(self, rows: Sequence[Row], writer: Writer | None = None) -> Written:
+    def write(self, rows: Sequence[Row], writer: Writer | None = None, adds: Totals | None = None) -> Written:
         """Insert what is not there yet, add it to the totals, and note how far its writers are; all or nothing.
+
+        `adds` is what the rows add to totals, if that is known.
 
         Raises what the database raises: `is_about_rows` tells whether the rows are to blame.
         """
-        unique: dict[str, Row] = {}
-        for row in rows:
-            unique.setdefault(row[_ID], row)
-        # Always in the same order, so that two who write the same wait for each other and not in a circle.
-        ordered = [unique[key] for key in sorted(unique)]
         with self.writing() as connection:
-            fresh, there = self._insert_calls(connection, ordered) if ordered else ([], {})
-            ours = sum(there.get(row[_ID]) == (row[_WRITER], row[_SEQUENCE]) for row in ordered) if there else 0
+            fresh, there = self._insert_calls(connection, rows) if rows else ([], {})
+            ours = sum(there.get(_key(row)) == (row[_WRITER], row[_SEQUENCE]) for row in _unique(rows)) if there else 0
             known = len(rows) - len(fresh) - ours
-            adds = totals(fresh)
+            if adds is None or len(fresh) < len(rows):
+                adds = totals(fresh)
             self._add(connection, series, adds.series)
             self._add(connection, hours, adds.hours)
             self._add(connection, spenders, adds.spenders)
@@ -282,53 +288,73 @@ class Ledger:
 
     def _insert_calls(
         self, connection: Connection, rows: Sequence[Row]
-    ) -> tuple[list[Row], dict[str, tuple[str, int]]]:
+    ) -> tuple[Sequence[Row], dict[_Key, tuple[str, int]]]:
         """Insert rows; returns those that went in, and writer and sequence of those that had been there."""
-        ids = [row[_ID] for row in rows]
         if self.backend == "sqlite":
             # Nearly always all of them are new, and that is quicker tried than asked.
             with connection.begin_nested() as attempt:
-                done = connection.exec_driver_sql(f"{self._insert(calls)} ON CONFLICT (id) DO NOTHING", list(rows))
-                if done.rowcount == len(rows):
-                    return list(rows), {}
+                if self._insert(connection, calls, rows, "ON CONFLICT DO NOTHING") == len(rows):
+                    return rows, {}
                 attempt.rollback()
-            found = connection.exec_driver_sql(
-                "SELECT id, writer, sequence FROM calls WHERE id IN (SELECT value FROM json_each(?))",
-                (json.dumps(ids),),
-            )
-            there = {key: (writer, sequence) for key, writer, sequence in found}
-            fresh = [row for row in rows if row[_ID] not in there] if there else list(rows)
-            if fresh:
-                connection.exec_driver_sql(self._insert(calls), fresh)
-            return fresh, there
-        statement = f"{self._insert(calls)} ON CONFLICT DO NOTHING RETURNING id"
-        new = {key for (key,) in connection.exec_driver_sql(statement, _columns(rows))}
-        if len(new) == len(rows):
-            return list(rows), {}
-        rest = [key for key in ids if key not in new]
-        found = connection.exec_driver_sql("SELECT id, writer, sequence FROM calls WHERE id = ANY(%s)", (rest,))
-        return [row for row in rows if row[_ID] in new], {key: (writer, number) for key, writer, number in found}
+            rows = _unique(rows)
+            listed = "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
+            parameters: tuple[Any, ...] = (json.dumps([_key(row) for row in rows]),)
+        else:
+            # Always in the same order, so that two who write the same wait for each other and not in a circle.
+            rows = sorted(_unique(rows), key=_key)
+            statement = f"{self._into(calls, 1)} ON CONFLICT DO NOTHING RETURNING hour, id"
+            new = {(hour, id_) for hour, id_ in connection.exec_driver_sql(statement, _columns(rows))}
+            if len(new) == len(rows):
+                return rows, {}
+            listed = "SELECT * FROM unnest(%s::integer[], %s::text[])"
+            parameters = _columns([key for key in map(_key, rows) if key not in new])
+        found = connection.exec_driver_sql(
+            f"SELECT hour, id, writer, sequence FROM calls WHERE (hour, id) IN ({listed})", parameters
+        )
+        there = {(hour, id_): (writer, sequence) for hour, id_, writer, sequence in found}
+        fresh = [row for row in rows if _key(row) not in there]
+        if self.backend == "sqlite":
+            self._insert(connection, calls, fresh)
+        return fresh, there
 
-    def _insert(self, table: Table) -> str:
-        """`INSERT` of any number of rows: SQLite takes them one by one, PostgreSQL as an array a column."""
+    def _into(self, table: Table, rows: int) -> str:
+        """`INSERT` of so many rows: SQLite takes them one after the other, PostgreSQL as an array a column."""
         quote = self.engine.dialect.identifier_preparer.quote
         head = f"INSERT INTO {quote(table.name)} ({', '.join(quote(column.name) for column in table.columns)})"
         if self.backend == "sqlite":
-            return f"{head} VALUES ({', '.join('?' for _ in table.columns)})"
+            one = f"({', '.join('?' for _ in table.columns)})"
+            return f"{head} VALUES {', '.join([one] * rows)}"
         return f"{head} SELECT * FROM unnest({', '.join(f'%s::{_pg_type(column.type)}[]' for column in table.columns)})"
+
+    def _insert(self, connection: Connection, table: Table, rows: Sequence[Row], then: str = "") -> int:
+        """Insert rows, `then` being what to do about those that are there; returns how many went in.
+
+        In few statements: after each, a thread of the application that is busy keeps us waiting for the interpreter.
+        """
+        if not rows:
+            return 0
+        if self.backend == "postgresql":
+            return connection.exec_driver_sql(f"{self._into(table, 1)} {then}", _columns(rows)).rowcount
+        done = first = 0
+        size = _PARAMETERS // len(table.columns)
+        while first < len(rows):
+            while size > len(rows) - first:
+                size = max(1, size // 8)
+            end = len(rows) - (len(rows) - first) % size
+            some = [
+                tuple([_NULL if value is None else value for row in rows[at : at + size] for value in row])
+                for at in range(first, end, size)
+            ]
+            done += connection.exec_driver_sql(f"{self._into(table, size)} {then}", some).rowcount
+            first = end
+        return done
 
     def _add(self, connection: Connection, table: Table, rows: Sequence[Row]) -> None:
         """Add rows of totals to those that are there."""
-        if not rows:
-            return
         keys = ", ".join(column.name for column in table.primary_key)
         sums = [f"{name} = {table.name}.{name} + excluded.{name}" for name in MEASURES if name in table.columns]
         then = f"UPDATE SET {', '.join(sums)}" if sums else "NOTHING"
-        statement = f"{self._insert(table)} ON CONFLICT ({keys}) DO {then}"
-        if self.backend == "sqlite":
-            connection.exec_driver_sql(statement, list(rows))
-        else:
-            connection.exec_driver_sql(statement, _columns(rows))
+        self._insert(connection, table, rows, f"ON CONFLICT ({keys}) DO {then}")
 
     def _note_writers(self, connection: Connection, fresh: Sequence[Row], writer: Writer | None) -> None:
         """Add rows to what their writers have written; `writer` is listed even if it has written none."""
@@ -343,10 +369,8 @@ class Ledger:
             else:  # rows that come from another ledger
                 who = (one, "", 0, rows[0][_SERVICE], min(row[_STARTED] for row in rows) // 10**9)
             lines.append((*who, now, None, len(rows), 0, 0, 0, 0))
-        statement = (
-            f"{self._insert(writers)} ON CONFLICT (id) DO UPDATE SET written = writers.written + excluded.written"
-        )
-        connection.exec_driver_sql(statement, lines if self.backend == "sqlite" else _columns(lines))
+        then = "ON CONFLICT (id) DO UPDATE SET written = writers.written + excluded.written"
+        self._insert(connection, writers, lines, then)
 
     def bury(self, writer: Writer, kept: int) -> int:
         """Note the end of a writer that died, which had kept so many calls; returns how many of them are lost."""
@@ -362,9 +386,8 @@ class Ledger:
     def note(self, happened: Sequence[tuple[str, int, str, str, str, str]]) -> None:
         """Note events of budgets, each once: id, unix seconds, type, severity, budget, and all of it as JSON."""
         rows = [(*one, None, None) for one in happened]
-        statement = f"{self._insert(events)} ON CONFLICT (id) DO NOTHING"
         with self.writing() as connection:
-            connection.exec_driver_sql(statement, rows if self.backend == "sqlite" else _columns(rows))
+            self._insert(connection, events, rows, "ON CONFLICT (id) DO NOTHING")
 
     def forget(self, before: float) -> int:
         """Remove the calls of the hours that ended by `before` (unix seconds); returns how many. Totals stay."""
@@ -466,6 +489,14 @@ def is_about_rows(error: BaseException) -> bool:
 def is_of_database(error: BaseException) -> bool:
     """Whether an error is the database's, and not a mistake of ours."""
     return isinstance(error, (SQLAlchemyError, LedgerError, sqlite3.Error, OSError))
+
+
+def _unique(rows: Iterable[Row]) -> list[Row]:
+    """The first row of each key."""
+    found: dict[_Key, Row] = {}
+    for row in rows:
+        found.setdefault(_key(row), row)
+    return list(found.values())
 
 
 def _columns(rows: Sequence[Row]) -> tuple[list[Any], ...]:

@@ -16,11 +16,10 @@ import time
 import uuid
 import weakref
 from collections import deque
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from costspan_processor.ledger.counts import Counts, bury_the_dead, folder_of
-from costspan_processor.ledger.rows import PLACE, Kept, Row, Rows
+from costspan_processor.ledger.rows import PLACE, Row, Rows, Totals, totals
 from costspan_processor.ledger.store import AwayError, Ledger, LedgerError, Writer, is_about_rows, is_of_database
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opentelemetry.context import Context
+    from opentelemetry.trace import Span
 
     from costspan_processor.attribution import Attribution
     from costspan_processor.budgets.events import Event
@@ -40,7 +40,9 @@ FLUSH_SECONDS: Final = 1.0
 """How long a call may wait to be written, which is what a process loses that is killed."""
 WAITING: Final = 50_000
 """Calls that wait in memory, at most."""
-_BATCH: Final = 5_000
+_BATCH: Final = 10_000
+_WORTH_A_THREAD: Final = 1_000
+"""Calls that wait to become rows."""
 _RETRY_SECONDS: Final = 2.0
 _EXIT_SECONDS: Final = 3.0
 _DEAD_EVERY: Final = 60.0
@@ -118,7 +120,13 @@ class LedgerWriter:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._queue: deque[tuple[Any, ...]] = deque()
-        self._rows: deque[Row] = deque()
+        self._made: deque[tuple[list[Row], Totals | None]] = deque()
+        """Rows, with what they add to totals: that too is counted beside the writing."""
+        self._batch: list[Row] = []
+        self._adds: Totals | None = None
+        """What is being written."""
+        self._rows = 0
+        """How many rows wait, or are being written."""
         self._notes: deque[tuple[str, int, str, str, str, str]] = deque(maxlen=1_000)
         self._busy = False
         self._ending = False
@@ -173,12 +181,14 @@ class LedgerWriter:
         first_chunk: float | None,
         context: Context | None,
         attributes: Mapping[str, Any],
-        *foreign: Any,
+        span: Span | None = None,
+        scope: str = "",
+        resource: Mapping[str, Any] | None = None,
     ) -> None:
         """Take a call that ended: the fields of a `Kept`. No I/O, and nothing of the row is made here.
 
         `at` is its start (unix ns), durations are seconds, `context` is that of its span. A call that we have not made
-        the span of has in `foreign` the span, the name of its library and the attributes of its resource.
+        the span of has it here, with the name of its library and the attributes of its resource.
         """
         with self._lock:
             if self._thread is None and not self._ending:
@@ -186,11 +196,11 @@ class LedgerWriter:
             values = self._values
             values[0] += 1
             waiting = len(self._queue)
-            if self._left_out or waiting + len(self._rows) >= self._most:
+            if self._left_out or waiting + self._rows >= self._most:
                 values[1] += 1
                 return
             # A plain tuple: to make a named one costs more than all the rest.
-            self._queue.append((priced, who, at, duration, first_chunk, context, attributes, *foreign))
+            self._queue.append((priced, who, at, duration, first_chunk, context, attributes, span, scope, resource))
         if waiting == _BATCH:
             self._wake.set()
         if self._ending:
@@ -285,23 +295,41 @@ class LedgerWriter:
         with self._stepping:
             self._busy = True
             try:
-                self._make_rows()
                 if time.monotonic() >= self._not_before and not self._left_out:
                     self._write()
+                else:
+                    self._make_rows(self._most)  # which are small: that is what waits where the database is away
             except Exception as error:  # noqa: BLE001  the thread must live
                 self._fell(error)
             finally:
                 self._busy = False
 
-    def _make_rows(self) -> None:
-        """What has been kept is small once it is a row: that is what waits where the database is away."""
-        for _ in range(min(len(self._queue), self._most)):
-            kept = Kept(*self._queue.popleft())
+    def _make_rows(self, most: int = _BATCH) -> None:
+        made: list[Row] = []
+        for _ in range(min(len(self._queue), most)):
+            kept = self._queue.popleft()
             self._sequence += 1
             try:
-                self._rows.append(self._make.row(kept, self._sequence))
+                made.append(self._make.row(kept, self._sequence))
             except Exception as error:  # noqa: BLE001  whatever is in a span
                 self._drop(error)
+        if made:
+            try:
+                adds = totals(made)
+            except UnicodeError:  # a text that no database takes: the writing finds whose it is
+                adds = None
+            self._made.append((made, adds))
+            with self._lock:
+                self._rows += len(made)
+
+    def _make_rows_beside(self) -> threading.Thread | None:
+        """Make rows while others are being written: the database needs no interpreter for its part."""
+        thread = threading.Thread(target=self._make_rows, name="costspan-ledger-rows", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is ending
+            return None
+        return thread
 
     def _write(self) -> None:
         if not self._opened:
@@ -312,8 +340,14 @@ class LedgerWriter:
             bury_the_dead(self.ledger, self._folder)
             self._look_for_dead = now + _DEAD_EVERY
         most = _BATCH
+        self._make_rows()
         while self._rows:
-            most = min(_BATCH, 2 * self._write_rows(most))
+            beside = self._make_rows_beside() if len(self._queue) >= _WORTH_A_THREAD else None
+            try:
+                most = self._write_rows(most)
+            finally:
+                if beside is not None:
+                    beside.join()
             self._make_rows()
         while self._notes:
             some = list(self._notes)
@@ -331,30 +365,38 @@ class LedgerWriter:
         return self.who._replace(dropped=self._values[1], known=self._known)
 
     def _write_rows(self, most: int) -> int:
-        """Write the rows that have waited longest; returns how many.
+        """Write the rows that have waited longest, at most so many; returns how many to try the next time.
 
         A row that no database takes is found by writing fewer and fewer, and dropped.
         """
-        rows = self._rows
-        batch = list(islice(rows, most))
+        if not self._batch:
+            self._batch, self._adds = self._made.popleft()
+            while self._made and len(self._batch) + len(self._made[0][0]) <= _BATCH:
+                self._batch += self._made.popleft()[0]
+                self._adds = None
+        batch = self._batch
         while True:
+            count = min(most, len(batch))
+            if count < len(batch):
+                self._adds = None
             try:
-                self._known += self.ledger.write(batch, self._state()).known
+                self._known += self.ledger.write(batch[:count], self._state(), self._adds).known
                 self._noted = True
             except Exception as error:
                 if not is_about_rows(error):
                     raise
-                if len(batch) > 1:
-                    batch = batch[: len(batch) // 2]
+                if count > 1:
+                    most = count // 2
                     continue
-                cleaned = [_clean(batch[0])]
-                if batch != cleaned:
-                    batch = cleaned
+                cleaned = _clean(batch[0])
+                if batch[0] != cleaned:
+                    batch[0], self._adds = cleaned, None
                     continue
                 self._drop(error)
-            for _ in batch:
-                rows.popleft()
-            return len(batch)
+            del batch[:count]
+            with self._lock:
+                self._rows -= count
+            return min(_BATCH, 2 * most)
 
     def _drop(self, error: BaseException) -> None:
         with self._lock:
@@ -369,9 +411,11 @@ class LedgerWriter:
             _log.error("costspan: no ledger is kept from here on: %s", problem)
             with self._lock:
                 self._left_out = True
-                self._values[1] += len(self._queue) + len(self._rows)
+                self._values[1] += len(self._queue) + self._rows
                 self._queue.clear()
-                self._rows.clear()
+                self._made.clear()
+                self._batch.clear()
+                self._rows = 0
                 self._notes.clear()
             return
         self._not_before = time.monotonic() + _RETRY_SECONDS

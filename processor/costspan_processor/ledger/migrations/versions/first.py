@@ -93,13 +93,17 @@ def upgrade() -> None:
         sa.Column("prompt", sa.Text(), nullable=True),
         sa.Column("prefix", sa.Text(), nullable=True),
         sa.Column("prefix_share", sa.Integer(), nullable=True),
-        sa.PrimaryKeyConstraint("id"),
+        sa.PrimaryKeyConstraint("hour", "id"),
     )
-    op.create_index("calls_by_conversation", "calls", ["conversation", "started"], unique=False)
     op.create_index("calls_by_cost", "calls", ["hour", "cost"], unique=False)
-    op.create_index("calls_by_prefix", "calls", ["prefix", "started"], unique=False)
-    op.create_index("calls_by_prompt", "calls", ["prompt", "started"], unique=False)
-    op.create_index("calls_by_session", "calls", ["session", "started"], unique=False)
+    for name, first, second in (
+        ("conversation", "conversation", "started"),
+        ("session", "session", "started"),
+        ("prefix", "prefix", "started"),
+        ("prompt", sa.text("(hour / 24)"), "prompt"),
+    ):
+        where = sa.text(f"{name} IS NOT NULL")
+        op.create_index(f"calls_by_{name}", "calls", [first, second], sqlite_where=where, postgresql_where=where)
     op.create_table(
         "events",
         sa.Column("id", sa.Text(), nullable=False),
