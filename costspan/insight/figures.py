@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from decimal import Decimal
 
-    from sqlalchemy import ColumnElement, Engine, Select, Table
+    from sqlalchemy import ColumnElement, Connection, Engine, Select, Table
 
 HOUR: Final = 3600
 _PICO_A_MICRO: Final = 10**6
@@ -219,11 +219,30 @@ class Figures:
             conditions.append(c.cost.is_not(None))
         with self.engine.connect() as connection:
             if order == "cost" and limit is not None:
-                # What the last of them costs is read from the index alone; few rows are then left to sort.
+                # What the last of them costs, or less, is read from the index alone; few rows are then left to sort.
+                if not where and start % HOUR == 0 and end % HOUR == 0:
+                    conditions += self._dearest_hours(connection, start, end, limit)
                 dearest = select(c.cost).where(*conditions).order_by(c.cost.desc()).limit(limit)
                 last = connection.execute(select(func.min(dearest.subquery().c.cost))).scalar()
                 conditions.append(c.cost >= (last or 0))
             return [dict(row) for row in connection.execute(query.where(*conditions)).mappings()]
+
+    @staticmethod
+    def _dearest_hours(connection: Connection, start: int, end: int, limit: int) -> list[ColumnElement[bool]]:
+        """What holds of the dearest calls: each of as many hours has a call that costs no less than the last of them.
+
+        None of them is in an hour whose dearest call costs less than that.
+        """
+        there = select(hours.c.hour).where(hours.c.hour.between(start // HOUR, (end - 1) // HOUR)).distinct().subquery()
+        most = select(func.max(calls.c.cost)).where(calls.c.hour == there.c.hour).scalar_subquery()
+        found = [(hour, cost) for hour, cost in connection.execute(select(there.c.hour, most)) if cost is not None]
+        found.sort(key=lambda item: -item[1])
+        if len(found) <= limit:
+            return []
+        least = found[limit - 1][1]
+        chosen = [hour for hour, cost in found if cost >= least]
+        # Where many hours are alike, listing them is no help.
+        return [calls.c.hour.in_(chosen), calls.c.cost >= least] if len(chosen) <= 500 else [calls.c.cost >= least]
 
     def known(self) -> tuple[int, int] | None:
         """The unix seconds between which there are calls, whole hours; None in an empty ledger."""

@@ -247,22 +247,19 @@ class Evidence:
 
     @cached_property
     def repeated(self) -> list[list[Call]]:
-        """The calls of each of the prompts that were sent most, each more than once in a day (UTC), in order."""
+        """The calls of each of the prompts that were sent most, by the sample, in order."""
+        seen = Counter(call.prompt for call in self.sample if call.prompt)
         room, chosen = READ_AT_MOST // 2, []
-        counts: Counter[str] = Counter()
-        first, last = int(self.start // HOUR // 24), int((self.end - 1) // HOUR // 24)
-        in_a_day = _counted(DAY, calls.c.prompt).where(DAY.between(first, last))  # which the index alone can tell
-        with self._engine.connect() as connection:
-            for _, prompt, count in connection.execute(in_a_day):
-                counts[prompt] += count
-        for prompt, count in sorted(counts.items(), key=lambda of: (-of[1], of[0]))[:_REPEATED]:
-            if count <= room:
+        for prompt, count in sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:_REPEATED]:
+            all_of_them = count * self.total.calls // len(self.sample)
+            if count > 1 and all_of_them <= room:
                 chosen.append(prompt)
-                room -= count
+                room -= all_of_them
+        # Day by day, which is how the index has prompts.
+        days = DAY.in_(range(int(self.start // HOUR // 24), int((self.end - 1) // HOUR // 24) + 1))
+        query = select(*_COLUMNS).where(days, calls.c.prompt.in_(chosen), *self._while()).limit(READ_AT_MOST)
         found: dict[str, list[Call]] = defaultdict(list)
-        days = DAY.in_(range(first, last + 1))  # one by one, to enter the index with day and prompt
-        query = select(*_COLUMNS).where(days, calls.c.prompt.in_(chosen), *self._while())
-        for call in self._read(query.order_by(calls.c.prompt, calls.c.started, calls.c.id)) if chosen else ():
+        for call in sorted(self._read(query), key=_IN_ORDER) if chosen else ():
             found[call.prompt].append(call)
         return list(found.values())
 
