@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 LEAST: Final = 20_000
 """Rows a second into SQLite."""
+REPORT_SECONDS: Final = 2.0
 _IDLE: Final = "with --full only: a wall time says something on an idle machine alone"
 _WAITING: Final = 50_000
 _MOST_CALLS: Final = 1_000_000
@@ -47,26 +49,69 @@ def run(name: str, *arguments: str, seconds: float = 3600) -> Any:
 
 
 def rate(full: bool) -> Iterator[Bar]:
-    """Calls from where they end to where they are committed, with all indexes: rows a second."""
+    """A month of calls from where they end to where they are committed, with all indexes: rows a second; its report."""
     if not full:
-        yield from skipped(("ledger.rate.sqlite", "ledger.rate.postgresql"), _IDLE)
+        names = ("ledger.rate.sqlite", "ledger.report.sqlite", "ledger.rate.postgresql", "ledger.report.postgresql")
+        yield from skipped(names, _IDLE)
         return
     calls = _MOST_CALLS
     with tempfile.TemporaryDirectory() as folder:
-        found = run("rate", str(Path(folder) / "ledger.db"), str(calls))
+        file = str(Path(folder) / "ledger.db")
+        found = run("rate", file, str(calls), str(_last_month()))
         plain = run("rows", str(Path(folder) / "plain.db"), str(min(calls, 100_000)))
+        took, how = _reported(file)
     note = (
         f"{calls:,} calls; {found['of_processors']:,.0f} a second of processors; SQLite alone takes "
         f"{plain['of_processors']:,.0f} such rows a second of processors"
     )
     yield Bar("ledger.rate.sqlite", f"{found['rate']:,.0f}/s", f">= {LEAST:,}", found["rate"] >= LEAST, note)
+    yield at_most("ledger.report.sqlite", took, REPORT_SECONDS, ".2f", f"{how}, {calls:,} calls")
     if binaries() is None:
-        yield from without_program(("ledger.rate.postgresql",), "postgres")
+        yield from without_program(("ledger.rate.postgresql", "ledger.report.postgresql"), "postgres")
         return
     with PostgreSQL() as server:
-        found = run("rate", server.database(), str(calls // 4))
-    note = f"{calls // 4:,} calls; {found['of_processors']:,.0f} a second of this side's processors"
+        url = server.database()
+        found = run("rate", url, str(calls), str(_last_month()))
+        took, how = _reported(url)
+    note = f"{calls:,} calls; {found['of_processors']:,.0f} a second of this side's processors"
     yield Bar("ledger.rate.postgresql", f"{found['rate']:,.0f}/s", "told", True, note)
+    yield Bar("ledger.report.postgresql", f"{took:.2f}", "told", True, f"{how}, {calls:,} calls")
+
+
+def _last_month() -> int:
+    """Its first unix second (UTC)."""
+    this = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return int((this - timedelta(days=1)).replace(day=1).timestamp())
+
+
+def _reported(url: str) -> tuple[float, str]:
+    """How long the month's report takes with everything in it, in seconds, and with Python's start and imports.
+
+    The best of five processes.
+    """
+    took, in_all = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        # As an installed package is: compiled.
+        environment = {**on_path(), "PYTHONPYCACHEPREFIX": folder, "PYTHONDONTWRITEBYTECODE": ""}
+        for _ in range(5):
+            began = time.monotonic()
+            report = Path(folder) / "report.html"
+            out = python("-m", "tests.bars.ledger", "report", url, str(report), environment=environment)
+            in_all.append(time.monotonic() - began)
+            took.append(float(out.splitlines()[-1]))
+            assert "<svg" in report.read_text()
+    return min(took), f"s, a month's report with charts and advice; {min(in_all):.2f} with Python's start and imports"
+
+
+def _report(url: str, file: str) -> float:
+    from costspan.cli import app
+    from costspan.insight import report, show, study
+
+    assert all((report, show, study))  # they are imported before the clock runs
+    day = datetime.fromtimestamp(_last_month(), UTC).date()
+    began = time.monotonic()
+    app(["report", "month", "--date", str(day), "--format", "html", "--ledger", url, "-o", file], standalone_mode=False)
+    return time.monotonic() - began
 
 
 def _made(count: int) -> list[Any]:
@@ -103,19 +148,18 @@ def _made(count: int) -> list[Any]:
     return calls
 
 
-def _rate(url: str, calls: str) -> dict[str, float]:
+def _rate(url: str, calls: str, begin: str) -> dict[str, float]:
     from costspan_processor.ledger.store import Ledger
     from costspan_processor.ledger.writer import LedgerWriter
-    from tests.ledger.calls import AT
 
-    made, count = _made(20_000), int(calls)
-    step = 30 * 86_400 * 10**9 // count  # a month of them
+    made, count, first = _made(20_000), int(calls), int(begin) * 10**9
+    step = 28 * 86_400 * 10**9 // count  # any month has that many days
     writer = LedgerWriter(Ledger(url), None, "shop", waiting=_WAITING)
     began, used = time.monotonic(), time.process_time()
     writer.start()
     for number in range(count):
         priced, who, attributes = made[number % len(made)]
-        writer.keep(priced, who, AT + number * step, 1.5, None, None, attributes)
+        writer.keep(priced, who, first + number * step, 1.5, None, None, attributes)
         if number % 1_000 == 999:
             while len(writer._queue) + writer._rows > _WAITING - 2_000:
                 time.sleep(0.002)
@@ -350,6 +394,7 @@ MEASURES: Final[Mapping[str, Callable[[bool], Iterator[Bar]]]] = {
 
 _PROGRAMS: Final[Mapping[str, Callable[..., Any]]] = {
     "rate": _rate,
+    "report": _report,
     "rows": _rows,
     "agree": _agree,
     "victim": _be_a_victim,

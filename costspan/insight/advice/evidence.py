@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from costspan_pricing import RateCard
 
-READ_AT_MOST: Final = 10_000
+READ_AT_MOST: Final = 6_000
 """Rows of calls that the sample has, at about; prefixes, repeated prompts and conversations have half of it each."""
 _PREFIXES: Final = 20
 _REPEATED: Final = 200
