@@ -238,7 +238,7 @@ class Evidence:
         found = {}
         most = _counted(calls.c.prefix).where(*self._while()).order_by(func.count().desc(), calls.c.prefix)
         with self._engine.connect() as connection:
-            counted = connection.execute(most.limit(_PREFIXES)).all()
+            counted = [tuple(row) for row in connection.execute(most.limit(_PREFIXES))]
         for prefix, count in counted:
             query = select(*_COLUMNS).where(calls.c.prefix == prefix, *self._while())
             latest = query.order_by(calls.c.started.desc(), calls.c.id.desc()).limit(READ_AT_MOST // 2 // _PREFIXES)
