@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from costspan_processor.collector.otlp import Signal
     from costspan_processor.collector.receivers import Address
     from costspan_processor.collector.service import Config
+    from costspan_processor.ledger.writer import LedgerWriter
 
 _log = logging.getLogger("costspan")
 _fail: Final = partial(fail, "costspan collector")
 
+_SERVICE: Final = "costspan-collector"
 _VARIABLE: Final = "COSTSPAN_COLLECTOR_"
 _UNUSABLE: Final = 2
 """The exit status of a worker that cannot begin, which another attempt will not mend."""
@@ -80,8 +82,8 @@ def collector(
     """Receive OTLP, put the price on every LLM call, charge the budgets, and pass everything on.
 
     Where to is said by OpenTelemetry's own variables: OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL, _HEADERS, _CERTIFICATE,
-    _COMPRESSION, _TIMEOUT, and those of each signal. Prices and budgets are set as in a process: COSTSPAN_CONFIG and
-    its like.
+    _COMPRESSION, _TIMEOUT, and those of each signal. Prices, budgets and a ledger are set as in a process:
+    COSTSPAN_CONFIG, COSTSPAN_LEDGER and their like.
     """
     try:
         from costspan_processor.collector import downstream, otlp
@@ -199,6 +201,15 @@ def _check(settings: Settings, workers: int) -> None:
         _fail(error)
     if store.local and budgets and workers > 1:
         _fail("each worker would keep the budgets for itself: set COSTSPAN_BUDGET_STORE, or --workers 1")
+    if settings.ledger:
+        try:
+            from costspan_processor.ledger.store import LedgerError, open_ledger
+        except ImportError:
+            _fail("COSTSPAN_LEDGER needs the extra of that name: pip install 'costspan[ledger]'")
+        try:
+            open_ledger(settings.ledger).close()
+        except (LedgerError, ImportError) as error:
+            _fail(f"COSTSPAN_LEDGER: {error}")
 
 
 # ------------------------------------------------------------------ one worker
@@ -235,14 +246,16 @@ async def _serve(plan: _Plan, number: int) -> None:
     settings = plan.settings
     registry = CollectorRegistry()
     meters = MeterProvider(
-        [PrometheusMetricReader(registry=registry)], resource=Resource.create({"service.name": "costspan-collector"})
+        [PrometheusMetricReader(registry=registry)], resource=Resource.create({"service.name": _SERVICE})
     )
     book = price_book(settings)
+    ledger = _ledger(settings)
     processing = Processing(
         NoOpTracerProvider(),
         meters,
         book=book,
-        guard=partial(guard, settings, book),
+        guard=partial(guard, settings, book, tell=None if ledger is None else ledger.note),
+        ledger=ledger,
         settings=ProcessorSettings(
             genai_metrics="off", dimensions=settings.dimensions, max_values=settings.max_label_values
         ),
@@ -274,6 +287,15 @@ async def _serve(plan: _Plan, number: int) -> None:
         loop.add_reader(parent.sentinel, stop.set)
     await Collector(config, plan.destinations, processing, scrape).run(stop, ready)
     _log.info("costspan collector: stopped")
+
+
+def _ledger(settings: Settings) -> LedgerWriter | None:
+    if not settings.ledger:
+        return None
+    from costspan.book import folder
+    from costspan_processor.ledger.writer import begin
+
+    return begin(settings.ledger, service=_SERVICE, data=folder(settings).parent / "ledger", days=settings.ledger_days)
 
 
 # ------------------------------------------------------------------ several

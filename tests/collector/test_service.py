@@ -513,6 +513,11 @@ def begun(folder: Path, *options: str, **environment: str) -> subprocess.Complet
 WRONG: dict[str, tuple[list[str], dict[str, str], str]] = {
     "nowhere to go": ([], {"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, "set OTEL_EXPORTER_OTLP_ENDPOINT"),
     "no URL": ([], {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://"}, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://"),
+    "no ledger": (
+        [],
+        {"COSTSPAN_LEDGER": "/nowhere/ledger.db"},
+        "COSTSPAN_LEDGER: the ledger /nowhere/ledger.db cannot",
+    ),
     "no protocol": ([], {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "choose grpc or http/protobuf"),
     "no compression": ([], {"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"}, "choose gzip or none"),
     "no time": ([], {"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}, "no number of seconds"),

@@ -14,6 +14,8 @@ from itertools import chain
 from operator import add, attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from opentelemetry.trace import SpanContext
+
 from costspan_processor.attribution import Attribution
 from costspan_processor.collector import wire
 from costspan_processor.conventions import RESPONSE_ID, ROLLUP, STATUS, Plain
@@ -262,9 +264,10 @@ class Pricer:
         if not texts and not calls:
             return body
         guard = self._observer.guard
-        budgets = guard is not None and bool(guard.budgets)
-        if calls or budgets or not self._are_apart(texts, links):
-            self._decide_all([*calls, *map(_Call.of, texts)], links, budgets)
+        # Budgets and a ledger want to know all that a span says.
+        whole = self._observer.ledger is not None or (guard is not None and bool(guard.budgets))
+        if calls or whole or not self._are_apart(texts, links):
+            self._decide_all([*calls, *map(_Call.of, texts)], links, whole)
         else:
             groups: dict[_Names, list[_Text]] = {}
             for text in texts:
@@ -465,7 +468,7 @@ class Pricer:
             forget_half(decided)
         return True
 
-    def _decide_all(self, calls: list[_Call], links: dict[bytes, bytes], budgets: bool) -> None:
+    def _decide_all(self, calls: list[_Call], links: dict[bytes, bytes], whole: bool) -> None:
         """Find out what each of them is to be given, in the order that they ended, and count those that are to be."""
         # A span that contains another ends later, whatever the order in which they were sent.
         calls.sort(key=_start, reverse=True)
@@ -483,7 +486,7 @@ class Pricer:
                 if rollup:
                     self._add(call, _ROLLUP)
                     self._note("rollup")
-                elif budgets:
+                elif whole:
                     self._price(call, _plain(text), names.who, known)
                 else:
                     groups.setdefault((names, known), []).append(text)
@@ -618,15 +621,22 @@ class Pricer:
         else:
             observer.count(priced, who, seconds, own=False)
             self._note("unpriced" if priced.total is None else "priced")
-        guard = observer.guard
-        if guard is not None and guard.budgets:
-            attributes = wire.attributes_of(wire.open_span(call.raw).attributes[:])
-            name = f"{call.key.removesuffix(span_id).hex()}:{span_id.hex()}"
+        guard, ledger = observer.guard, None if known else observer.ledger
+        budgets = guard is not None and bool(guard.budgets)
+        if not budgets and ledger is None:
+            return
+        attributes = wire.attributes_of(wire.open_span(call.raw).attributes[:])
+        trace_id = call.key.removesuffix(span_id)
+        if guard is not None and budgets:
+            name = f"{trace_id.hex()}:{span_id.hex()}"
             everything = {**place.resource, **attributes, **in_convention(attributes, place.scope, place.resource)}
             ended = end or start
             charge = guard.charge_for(name, everything, who, priced, ended / 1e9 if ended else None)
             if charge is not None:
                 self._charged.append((call, charge))
+        if ledger is not None:
+            span = SpanContext(int.from_bytes(trace_id, "big"), int.from_bytes(span_id, "big"), is_remote=True)
+            ledger.keep(priced, who, start, seconds, None, None, attributes, span, place.scope, place.resource)
 
     def _add(self, call: _Call, new: Mapping[str, AttributeValue]) -> None:
         old = call.attributes if call.text is None else call.shape.keys

@@ -11,7 +11,7 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from opentelemetry.trace import NonRecordingSpan, get_current_span
+from opentelemetry.trace import NonRecordingSpan, SpanContext, get_current_span
 
 from costspan_pricing import METERS, PICO
 from costspan_processor.attribution import KEYS
@@ -69,7 +69,8 @@ class Kept(NamedTuple):
     context: Context | None
     """The one of its span, if our instrumentation made that; `span` else."""
     attributes: Mapping[str, Any]
-    span: Span | None = None
+    span: Span | SpanContext | None = None
+    """What others made; of a span that came from another process, its ids."""
     scope: str = ""
     """The library that made the span, and the attributes of its resource."""
     resource: Mapping[str, Any] | None = None
@@ -171,9 +172,9 @@ class Rows:
             found = self._blocks[id(who)] = who, _attribution(who, {}, own=True)
         return found[1]
 
-    def _ids(self, span: Span) -> tuple[str | None, str | None]:
+    def _ids(self, span: Span | SpanContext) -> tuple[str | None, str | None]:
         """The ids of a call by its span, in hex. The span that is there may be the one around the call."""
-        context = span.get_span_context()
+        context = span if isinstance(span, SpanContext) else span.get_span_context()
         if not context.is_valid:
             return None, None
         # A tracer that makes no spans hands on what it has found, whose id is not the call's.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Span, SpanContext
 
     from costspan_processor.attribution import Attribution
     from costspan_processor.budgets.events import Event
@@ -181,7 +181,7 @@ class LedgerWriter:
         first_chunk: float | None,
         context: Context | None,
         attributes: Mapping[str, Any],
-        span: Span | None = None,
+        span: Span | SpanContext | None = None,
         scope: str = "",
         resource: Mapping[str, Any] | None = None,
     ) -> None:
