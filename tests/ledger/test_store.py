@@ -14,9 +14,10 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import func, select, text
+from sqlalchemy import event, func, select, text
 
 from costspan_processor.ledger import store as store_module
+from costspan_processor.ledger.checks import verify
 from costspan_processor.ledger.rows import COLUMNS, PLACE
 from costspan_processor.ledger.schema import (
     DIMENSIONS,
@@ -208,6 +209,17 @@ def test_readers_do_not_wait_for_a_writer(ledger: Ledger, opened: Opener) -> Non
         thread.start()
         thread.join(5)
     assert seen == [5]
+
+
+def test_an_sqlite_that_takes_few_parameters_takes_many_rows(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path / "ledger.db"))
+    event.listen(
+        ledger.engine, "connect", lambda driver, _record: driver.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+    )
+    ledger.open()
+    assert ledger.write(rows(100), ME) == Written(100, 0)
+    assert verify(ledger).holds
+    ledger.close()
 
 
 # ---------------------------------------------------------------------- its tables

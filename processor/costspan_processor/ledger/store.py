@@ -46,7 +46,7 @@ _CONNECT_SECONDS: Final = 3
 _CACHE_KIB: Final = 65_536
 _PAGES_BETWEEN_CHECKPOINTS: Final = 4_000
 _PARAMETERS: Final = 32_766
-"""What one statement of SQLite takes, unless somebody has built it otherwise."""
+"""Of one statement of SQLite; old ones take 999."""
 _NULL: Final = math.nan
 """What SQLite takes for NULL: for each None, Python's module asks first whether there is an adapter (0.8 us)."""
 _LOCK: Final = 0x636F7374
@@ -336,7 +336,9 @@ class Ledger:
         if self.backend == "postgresql":
             return connection.exec_driver_sql(f"{self._into(table, 1)} {then}", _columns(rows)).rowcount
         done = first = 0
-        size = _PARAMETERS // len(table.columns)
+        driver: Any = connection.connection.driver_connection
+        most = min(_PARAMETERS, driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
+        size = most // len(table.columns)
         while first < len(rows):
             while size > len(rows) - first:
                 size = max(1, size // 8)
