@@ -229,9 +229,9 @@ class Figures:
 
     @staticmethod
     def _dearest_hours(connection: Connection, start: int, end: int, limit: int) -> list[ColumnElement[bool]]:
-        """What holds of the dearest calls: each of as many hours has a call that costs no less than the last of them.
+        """What holds of the dearest calls, by the dearest of each hour alone, which the index knows without a search.
 
-        None of them is in an hour whose dearest call costs less than that.
+        So many hours have a call that costs at least as much as the dearest of the last of them: so do the calls asked.
         """
         there = select(hours.c.hour).where(hours.c.hour.between(start // HOUR, (end - 1) // HOUR)).distinct().subquery()
         most = select(func.max(calls.c.cost)).where(calls.c.hour == there.c.hour).scalar_subquery()

@@ -183,7 +183,7 @@ def _rows(path: str, calls: str) -> dict[str, float]:
         priced, who, attributes = made[number % len(made)]
         rows.append(make.row(Kept(priced, who, AT + number * 10**9, 1.5, None, None, attributes), number))
     ledger = open_ledger(path)
-    statement = ledger._into(table, 1)
+    statement = ledger._into(table)
     began, used = time.monotonic(), time.process_time()
     for first in range(0, len(rows), 5_000):
         with ledger.writing() as connection:

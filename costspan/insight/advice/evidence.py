@@ -1,8 +1,8 @@
 """What a ledger shows of a stretch of time, read so that a million calls take about a second.
 
 Costs and tokens by provider, model and task come from the hourly totals, exact. What only calls tell (priority, waste,
-outliers) is read from every k-th hour where there are many of them, and weighted up to the totals; prompts and prefixes
-from their index, the most repeated ones in full.
+outliers) is read from every k-th hour where there are many of them, and weighted up to the totals. The prompts that are
+repeated most there are read in full, and of the most frequent prefixes the latest calls.
 """
 
 from __future__ import annotations
@@ -235,10 +235,10 @@ class Evidence:
     @cached_property
     def prefixes(self) -> dict[str, tuple[int, list[Call]]]:
         """The most frequent prefixes: how many calls each had, and the latest of them in order."""
-        found = {}
-        most = _counted(calls.c.prefix).where(*self._while()).order_by(func.count().desc(), calls.c.prefix)
+        found, prefix_, count_ = {}, calls.c.prefix, func.count()
+        most = select(prefix_, count_).where(prefix_.is_not(None), *self._while()).group_by(prefix_).having(count_ > 1)
         with self._engine.connect() as connection:
-            counted = [tuple(row) for row in connection.execute(most.limit(_PREFIXES))]
+            counted = connection.execute(most.order_by(count_.desc(), prefix_).limit(_PREFIXES)).all()
         for prefix, count in counted:
             query = select(*_COLUMNS).where(calls.c.prefix == prefix, *self._while())
             latest = query.order_by(calls.c.started.desc(), calls.c.id.desc()).limit(READ_AT_MOST // 2 // _PREFIXES)
@@ -306,12 +306,6 @@ class Evidence:
     def _read(self, query: Any) -> list[Call]:
         with self._engine.connect() as connection:
             return [_call(row) for row in connection.execute(query)]
-
-
-def _counted(*columns: Any) -> Any:
-    """How many calls have the same values of these columns, where there are several."""
-    count = func.count()
-    return select(*columns, count).where(columns[-1].is_not(None)).group_by(*columns).having(count > 1)
 
 
 _TEXT: Final = frozenset({"chat", "text_completion", "generate_content"})

@@ -297,27 +297,23 @@ class Ledger:
                     return rows, {}
                 attempt.rollback()
             rows = _unique(rows)
+            keys = json.dumps([_key(row) for row in rows])
             listed = "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
-            parameters: tuple[Any, ...] = (json.dumps([_key(row) for row in rows]),)
-        else:
-            # Always in the same order, so that two who write the same wait for each other and not in a circle.
-            rows = sorted(_unique(rows), key=_key)
-            statement = f"{self._into(calls, 1)} ON CONFLICT DO NOTHING RETURNING hour, id"
-            new = {(hour, id_) for hour, id_ in connection.exec_driver_sql(statement, _columns(rows))}
-            if len(new) == len(rows):
-                return rows, {}
-            listed = "SELECT * FROM unnest(%s::integer[], %s::text[])"
-            parameters = _columns([key for key in map(_key, rows) if key not in new])
-        found = connection.exec_driver_sql(
-            f"SELECT hour, id, writer, sequence FROM calls WHERE (hour, id) IN ({listed})", parameters
-        )
-        there = {(hour, id_): (writer, sequence) for hour, id_, writer, sequence in found}
-        fresh = [row for row in rows if _key(row) not in there]
-        if self.backend == "sqlite":
+            there = _known(connection, listed, (keys,))
+            fresh = [row for row in rows if _key(row) not in there]
             self._insert(connection, calls, fresh)
-        return fresh, there
+            return fresh, there
+        # Always in the same order, so that two who write the same wait for each other and not in a circle.
+        rows = sorted(_unique(rows), key=_key)
+        statement = f"{self._into(calls)} ON CONFLICT DO NOTHING RETURNING hour, id"
+        new = {(hour, id_) for hour, id_ in connection.exec_driver_sql(statement, _columns(rows))}
+        if len(new) == len(rows):
+            return rows, {}
+        rest = _columns([key for key in map(_key, rows) if key not in new])
+        there = _known(connection, "SELECT * FROM unnest(%s::integer[], %s::text[])", rest)
+        return [row for row in rows if _key(row) in new], there
 
-    def _into(self, table: Table, rows: int) -> str:
+    def _into(self, table: Table, rows: int = 1) -> str:
         """`INSERT` of so many rows: SQLite takes them one after the other, PostgreSQL as an array a column."""
         quote = self.engine.dialect.identifier_preparer.quote
         head = f"INSERT INTO {quote(table.name)} ({', '.join(quote(column.name) for column in table.columns)})"
@@ -334,7 +330,7 @@ class Ledger:
         if not rows:
             return 0
         if self.backend == "postgresql":
-            return connection.exec_driver_sql(f"{self._into(table, 1)} {then}", _columns(rows)).rowcount
+            return connection.exec_driver_sql(f"{self._into(table)} {then}", _columns(rows)).rowcount
         done = first = 0
         driver: Any = connection.connection.driver_connection
         most = min(_PARAMETERS, driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
@@ -491,6 +487,14 @@ def is_about_rows(error: BaseException) -> bool:
 def is_of_database(error: BaseException) -> bool:
     """Whether an error is the database's, and not a mistake of ours."""
     return isinstance(error, (SQLAlchemyError, LedgerError, sqlite3.Error, OSError))
+
+
+def _known(connection: Connection, keys: str, parameters: tuple[Any, ...]) -> dict[_Key, tuple[str, int]]:
+    """Writer and sequence of the rows that are there, of those that the question `keys` lists."""
+    found = connection.exec_driver_sql(
+        f"SELECT hour, id, writer, sequence FROM calls WHERE (hour, id) IN ({keys})", parameters
+    )
+    return {(hour, id_): (writer, sequence) for hour, id_, writer, sequence in found}
 
 
 def _unique(rows: Iterable[Row]) -> list[Row]:
