@@ -64,6 +64,8 @@ def test_an_empty_ledger_holds(ledger: Ledger) -> None:
         ("DELETE FROM writers WHERE id = 'other'", "counts of writers", "not listed"),
         ("UPDATE calls SET sequence = 6 WHERE sequence = 5", "counts of writers", "of the same number"),
         ("UPDATE hours SET calls = calls + 1", "counts of writers", "3010 rows were written"),
+        ("UPDATE hours SET calls = calls + 1", "hourly totals", "calls, its total says"),
+        ("DELETE FROM calls", "hourly totals", "has no calls, its total says"),
     ],
 )
 def test_damage_is_found(filled: Ledger, damage: str, check: str, said: str) -> None:

@@ -132,6 +132,7 @@ def _lines(connection: Connection) -> tuple[int, Iterator[str]]:
 
 def _compared(connection: Connection, kept: Executable, added: Executable, keys: int) -> tuple[int, Iterator[str]]:
     """Totals as they are kept against what the rows add up to, where none of their calls has been removed."""
+    removed = connection.execute(select(func.coalesce(func.sum(writers.c.removed), 0))).scalar_one()
     place = keys + MEASURES.index("calls")
     held: dict[tuple[Any, ...], tuple[Any, ...]] = {tuple(row[:keys]): tuple(row) for row in connection.execute(kept)}
     looked_at = len(held)
@@ -139,15 +140,18 @@ def _compared(connection: Connection, kept: Executable, added: Executable, keys:
     def problems() -> Iterator[str]:
         for row in connection.execute(added):
             key = tuple(row[:keys])
-            total = held.get(key)
+            total = held.pop(key, None)
             if total is None:
                 yield f"{_named(key)} has {row[place]} calls and no total"
-            elif total[place] < row[place]:
+            elif total[place] < row[place] or (total[place] > row[place] and not removed):
                 yield f"{_named(key)} has {row[place]} calls, its total says {total[place]}"
             elif total[place] == row[place]:  # else retention has removed some, which the writers' counts tell of
                 for name, one, other in zip(MEASURES, total[keys:], row[keys:], strict=True):
                     if int(one) != int(other):
                         yield f"{_named(key)}: the total says {name} {one}, the calls {other}"
+        if not removed:
+            for key, total in held.items():
+                yield f"{_named(key)} has no calls, its total says {total[place]}"
 
     return looked_at, problems()
 
