@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 
 from costspan._version import __version__
-from costspan.commands import fail
+from costspan.commands import fail, ready_ledger
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -203,13 +203,9 @@ def _check(settings: Settings, workers: int) -> None:
         _fail("each worker would keep the budgets for itself: set COSTSPAN_BUDGET_STORE, or --workers 1")
     if settings.ledger:
         try:
-            from costspan_processor.ledger.store import LedgerError, open_ledger
-        except ImportError:
-            _fail("COSTSPAN_LEDGER needs the extra of that name: pip install 'costspan[ledger]'")
-        try:
-            open_ledger(settings.ledger).close()
-        except (LedgerError, ImportError) as error:
-            _fail(f"COSTSPAN_LEDGER: {error}")
+            ready_ledger(settings.ledger, "COSTSPAN_LEDGER")
+        except ValueError as error:
+            _fail(error)
 
 
 # ------------------------------------------------------------------ one worker

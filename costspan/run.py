@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from costspan import settings, startup
+from costspan.commands import ready_ledger
 from costspan_processor.metrics import Totals
 from costspan_processor.observer import CostObserver
 
@@ -75,7 +76,10 @@ def run(command: Sequence[str], json_file: Path | None = None, *, live: bool = F
     if not settings.load({}).enabled:
         print("costspan run: switched off by COSTSPAN_ENABLED; the program runs as it is", file=sys.stderr, flush=True)
         return _supervised(command, os.environ)
-    kept = {} if ledger is None else {"COSTSPAN_LEDGER": _ready(ledger)}
+    try:
+        kept = {} if ledger is None else {"COSTSPAN_LEDGER": ready_ledger(ledger, "--ledger")}
+    except ValueError as error:
+        raise RunError(str(error)) from None
     with tempfile.TemporaryDirectory(prefix="costspan-run-", ignore_cleanup_errors=True) as directory:
         path = os.pathsep.join(filter(None, [str(_SITE), os.environ.get("PYTHONPATH")]))
         with _costs_so_far(Path(directory)) if live else nullcontext() as look:
@@ -87,20 +91,6 @@ def run(command: Sequence[str], json_file: Path | None = None, *, live: bool = F
         _Recorder(Path(outer)).write(rows)
     _report(rows, problems, json_file)
     return status
-
-
-def _ready(ledger: str) -> str:
-    """The URL of a ledger that is there, wherever the program goes. A mistake in it is told before the program runs."""
-    try:
-        from costspan_processor.ledger.store import LedgerError, open_ledger
-    except ImportError:
-        raise RunError("--ledger needs the extra of that name: pip install 'costspan[ledger]'") from None
-    try:
-        opened = open_ledger(ledger)
-    except (LedgerError, ImportError) as error:
-        raise RunError(f"--ledger: {error}") from None
-    opened.close()
-    return ledger if opened.path is None else str(opened.path)
 
 
 def _supervised(command: Sequence[str], environment: Mapping[str, str], look: Callable[[], None] | None = None) -> int:

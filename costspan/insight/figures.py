@@ -231,7 +231,7 @@ class Figures:
     def _dearest_hours(connection: Connection, start: int, end: int, limit: int) -> list[ColumnElement[bool]]:
         """What holds of the dearest calls, by the dearest of each hour alone, which the index knows without a search.
 
-        So many hours have a call that costs at least as much as the dearest of the last of them: so do the calls asked.
+        `limit` hours have a call that costs at least `least`: so the `limit` dearest calls cost no less.
         """
         there = select(hours.c.hour).where(hours.c.hour.between(start // HOUR, (end - 1) // HOUR)).distinct().subquery()
         most = select(func.max(calls.c.cost)).where(calls.c.hour == there.c.hour).scalar_subquery()

@@ -14,11 +14,12 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
+from costspan_processor.budgets.periods import period_at
 from tests.bars.load import PICO, ROOT, Asked, _counters, _kinds, _watched_providers
 from tests.bars.report import Bar, at_most, none_of, on_path, python, skipped, without_program
 from tests.bars.server import serving
@@ -80,8 +81,7 @@ def rate(full: bool) -> Iterator[Bar]:
 
 def _last_month() -> int:
     """Its first unix second (UTC)."""
-    this = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    return int((this - timedelta(days=1)).replace(day=1).timestamp())
+    return period_at("month", period_at("month", time.time(), "UTC").start - 1, "UTC").start
 
 
 def _reported(url: str) -> tuple[float, str]:

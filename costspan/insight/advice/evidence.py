@@ -235,10 +235,10 @@ class Evidence:
     @cached_property
     def prefixes(self) -> dict[str, tuple[int, list[Call]]]:
         """The most frequent prefixes: how many calls each had, and the latest of them in order."""
-        found, prefix_, count_ = {}, calls.c.prefix, func.count()
-        most = select(prefix_, count_).where(prefix_.is_not(None), *self._while()).group_by(prefix_).having(count_ > 1)
+        found, column, number = {}, calls.c.prefix, func.count()
+        most = select(column, number).where(column.is_not(None), *self._while()).group_by(column).having(number > 1)
         with self._engine.connect() as connection:
-            counted = connection.execute(most.order_by(count_.desc(), prefix_).limit(_PREFIXES)).all()
+            counted = connection.execute(most.order_by(number.desc(), column).limit(_PREFIXES)).all()
         for prefix, count in counted:
             query = select(*_COLUMNS).where(calls.c.prefix == prefix, *self._while())
             latest = query.order_by(calls.c.started.desc(), calls.c.id.desc()).limit(READ_AT_MOST // 2 // _PREFIXES)
