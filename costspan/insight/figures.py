@@ -21,11 +21,13 @@ from costspan_processor.ledger.schema import (
     COMPONENTS,
     DIMENSIONS,
     MEASURES,
+    SERIES,
     SPENDERS,
     advice,
     calls,
     hours,
     measured,
+    records,
     series,
     spenders,
     writers,
@@ -212,7 +214,7 @@ class Figures:
     ) -> list[dict[str, Any]]:
         """The rows of calls: the dearest first, or (`order="started"`) the oldest."""
         c = calls.c
-        conditions = [*self._within(start, end), *self._conditions(calls, where or {})]
+        conditions = self._of_these(start, end, where or {})
         query = select(calls).order_by(c.started, c.id).limit(limit)
         if order == "cost":
             query = select(calls).order_by(c.cost.desc(), c.id).limit(limit)
@@ -234,7 +236,7 @@ class Figures:
         `limit` hours have a call that costs at least `least`: so the `limit` dearest calls cost no less.
         """
         there = select(hours.c.hour).where(hours.c.hour.between(start // HOUR, (end - 1) // HOUR)).distinct().subquery()
-        most = select(func.max(calls.c.cost)).where(calls.c.hour == there.c.hour).scalar_subquery()
+        most = select(func.max(records.c.cost)).where(records.c.hour == there.c.hour).scalar_subquery()
         found = [(hour, cost) for hour, cost in connection.execute(select(there.c.hour, most)) if cost is not None]
         found.sort(key=lambda item: -item[1])
         if len(found) <= limit:
@@ -327,25 +329,19 @@ class Figures:
         self, names: Sequence[str], start: int, end: int, by: tuple[str, ...], where: Mapping[str, str]
     ) -> Select[Any]:
         keys = [self._column(calls, name) for name in by]
-        conditions = [*self._within(start, end), *self._conditions(calls, where)]
+        conditions = self._of_these(start, end, where)
         return select(*keys, *_summed({name: measured()[name] for name in names})).where(*conditions).group_by(*keys)
 
-    @staticmethod
-    def _within(start: int, end: int) -> list[ColumnElement[bool]]:
-        c = calls.c
-        # The hour has the index.
-        found = [c.hour >= start // HOUR, c.hour <= (end - 1) // HOUR]
-        if start % HOUR:
-            found.append(c.started >= start * _NS)
-        if end % HOUR:
-            found.append(c.started < end * _NS)
-        return found
+    def _of_these(self, start: int, end: int, where: Mapping[str, str]) -> list[ColumnElement[bool]]:
+        """What holds of calls that are within and are narrowed to."""
+        narrow = [hours_of(name, where[name], start, end) for name in SPENDERS if where.get(name)]
+        return [*narrow, *within(start, end), *self._conditions(calls, where)]
 
     def _conditions(self, table: Table, where: Mapping[str, str]) -> list[ColumnElement[bool]]:
         found = []
         for name, value in where.items():
             column = self._column(table, name)
-            if table is calls and not value:
+            if not value:
                 column = func.coalesce(column, "")
             found.append(column == value)
         return found
@@ -361,6 +357,28 @@ class Figures:
         return table.c[name]
 
 
+def within(start: int, end: int) -> list[ColumnElement[bool]]:
+    """What holds of calls that started between two instants (unix seconds, the last excluded)."""
+    # Indexes begin with the hour.
+    return [calls.c.hour >= start // HOUR, calls.c.hour <= (end - 1) // HOUR, *at_edges(start, end)]
+
+
+def at_edges(start: int, end: int, table: Table = calls) -> list[ColumnElement[bool]]:
+    """What holds of them, of all calls of these hours: nothing, where both instants begin an hour."""
+    c = table.c
+    return [c.started >= start * _NS] * (start % HOUR > 0) + [c.started < end * _NS] * (end % HOUR > 0)
+
+
+def hours_of(kind: str, value: str, start: int, end: int) -> ColumnElement[bool]:
+    """What holds of calls in the hours in which a user, session or conversation had some: an index has these together.
+
+    Between two instants (unix seconds, the last excluded).
+    """
+    c = spenders.c
+    there = c.hour.between(start // HOUR, (end - 1) // HOUR)
+    return calls.c.hour.in_(select(c.hour).where(c.kind == kind, c.value == value, there))
+
+
 NARROWED_BY: Final = tuple(
     dict.fromkeys((*DIMENSIONS, *ATTRIBUTION, "request_model", "response_model", "geo", "message", "error_type"))
 )
@@ -370,7 +388,7 @@ NARROWED_BY: Final = tuple(
 def _totals_for(by: Sequence[str], where: Mapping[str, str]) -> Table | None:
     """The totals that are told apart by these columns; None: only the calls are."""
     names = {*by, *where} - {"hour"}
-    if names <= set(DIMENSIONS):
+    if names <= set(SERIES):
         return hours
     # Nobody's calls are in no row of the spenders'.
     return spenders if len(names) == 1 and names <= set(SPENDERS) and all(where.values()) else None

@@ -30,8 +30,8 @@ from costspan_processor.conventions import (
     Reading,
 )
 from costspan_processor.enrich import assess
-from costspan_processor.ledger.rows import COLUMNS, PLACE, lines_text, totals
-from costspan_processor.ledger.schema import COMPONENTS, MEASURES, calls, hours, series, spenders
+from costspan_processor.ledger.rows import COLUMNS, PLACE, added, lines_text
+from costspan_processor.ledger.schema import COMPONENTS, MEASURES, calls, hours, records, series, spenders
 from costspan_processor.ledger.store import LedgerError
 
 if TYPE_CHECKING:
@@ -367,10 +367,12 @@ class _ChangedMeanwhileError(Exception):
 def _write(connection: Connection, repricer: Repricer, keys: Sequence[tuple[int, str]]) -> tuple[int, int]:
     before: list[tuple[Any, ...]] = []
     after: list[tuple[Any, ...]] = []
-    updates: list[dict[str, Any]] = []
     for first in range(0, len(keys), 500):
-        some = select(calls).where(tuple_(calls.c.hour, calls.c.id).in_(keys[first : first + 500])).with_for_update()
-        for found in connection.execute(some).mappings():
+        some = keys[first : first + 500]
+        # Where rows can be locked; the view has rows of others too.
+        held = select(records.c.id).where(tuple_(records.c.hour, records.c.id).in_(some)).with_for_update()
+        connection.execute(held).all()
+        for found in connection.execute(select(calls).where(tuple_(calls.c.hour, calls.c.id).in_(some))).mappings():
             row = dict(found)
             said = outcome(row, repricer)
             if said.kind not in _WRITTEN or said.priced is None:
@@ -378,32 +380,33 @@ def _write(connection: Connection, repricer: Repricer, keys: Sequence[tuple[int,
             new = _columns(row, said.priced)
             before.append(tuple(row[name] for name in COLUMNS))
             after.append(tuple(new.get(name, row[name]) for name in COLUMNS))
-            updates.append(
-                {**new, "_hour": row["hour"], "_id": row["id"], "_cost": row["cost"], "_status": row["status"]}
-            )
-    if not updates:
+    if not after:
         return 0, 0
+    less, more = added(before), added(after)
+    updates = []
+    for pair in zip(less.records, more.records, strict=True):
+        was, now = (dict(zip(records.columns.keys(), record, strict=True)) for record in pair)
+        same_as = {"_hour": was["hour"], "_id": was["id"], "_series": was["series"], "_cost": was["cost"]}
+        updates.append({**same_as, **{name: now[name] for name in _RESTATED}})
     # Where rows cannot be locked, the figures that were read are what makes sure that nobody else was faster.
     same = and_(
-        calls.c.hour == bindparam("_hour"),
-        calls.c.id == bindparam("_id"),
-        calls.c.cost.is_not_distinct_from(bindparam("_cost")),
-        calls.c.status == bindparam("_status"),
+        records.c.hour == bindparam("_hour"),
+        records.c.id == bindparam("_id"),
+        records.c.series == bindparam("_series"),
+        records.c.cost.is_not_distinct_from(bindparam("_cost")),
     )
     values: dict[str, Any] = {name: bindparam(name) for name in _RESTATED}
-    if connection.execute(update(calls).where(same).values(values), updates).rowcount != len(updates):
+    if connection.execute(update(records).where(same).values(values), updates).rowcount != len(updates):
         raise _ChangedMeanwhileError
-    less, more = totals(before), totals(after)
     _name(connection, more.series)
     _move(connection, hours, ("hour", "series"), less.hours, more.hours)
     _move(connection, spenders, ("hour", "kind", "value"), less.spenders, more.spenders)
     cost = PLACE["cost"]
-    return len(updates), sum((row[cost] or 0) for row in after) - sum((row[cost] or 0) for row in before)
+    return len(after), sum((row[cost] or 0) for row in after) - sum((row[cost] or 0) for row in before)
 
 
 _RESTATED: Final = (
-    "status", "flags", "cost", *(f"cost_{name}" for name in COMPONENTS), "saved", "write_premium", "lines", "source",
-    "cost_book", "book", "layer", "price_source",
+    "series", "cost", *(f"cost_{name}" for name in COMPONENTS), "saved", "write_premium", "lines", "cost_book",
 )  # fmt: skip
 
 

@@ -21,22 +21,11 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import func, insert, literal, select
+from sqlalchemy import func, select, update
 
 from costspan_pricing import PriceBook, Usage
-from costspan_processor.ledger.schema import (
-    COMPONENTS,
-    DIMENSIONS,
-    MEASURES,
-    SPENDERS,
-    calls,
-    hours,
-    measured,
-    series,
-    series_id,
-    spenders,
-    writers,
-)
+from costspan_processor.ledger.rows import COLUMNS
+from costspan_processor.ledger.schema import COMPONENTS, calls, writers
 from costspan_processor.ledger.store import open_ledger
 
 if TYPE_CHECKING:
@@ -46,6 +35,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from costspan_pricing import RateCard
+    from costspan_processor.ledger.store import Ledger
 
 START: Final = datetime(2026, 11, 2, 9, tzinfo=UTC)
 """When the first call is made that does not say: a Monday morning."""
@@ -75,9 +65,9 @@ def ledger(path: Path | str, calls: Iterable[Mapping[str, Any]] = (), *, book: P
 
     `book` has the prices, by default the bundled ones.
     """
-    engine = open_ledger(str(path)).engine
-    _fill(engine, rows(calls, book))
-    return engine
+    opened = open_ledger(str(path))
+    _fill(opened, rows(calls, book))
+    return opened.engine
 
 
 def rows(described: Iterable[Mapping[str, Any]], book: PriceBook | None = None) -> Iterator[dict[str, Any]]:
@@ -166,38 +156,10 @@ def _price(card: RateCard | None, tokens: tuple[int | None, ...], provider_known
     }
 
 
-def _fill(engine: Engine, made: Iterable[dict[str, Any]]) -> None:
+def _fill(ledger: Ledger, made: Iterable[dict[str, Any]]) -> None:
     rows = iter(made)
-    with engine.begin() as connection:
-        written = 0
-        while some := list(islice(rows, _AT_ONCE)):
-            connection.execute(insert(calls), some)
-            written += len(some)
-        sums = [func.sum(measured()[name]) for name in MEASURES]
-        key = [calls.c.hour, *(func.coalesce(calls.c[name], "") for name in DIMENSIONS)]
-        totals = connection.execute(select(*key, *sums).group_by(*key)).all()
-        size = len(DIMENSIONS)
-        kinds = {series_id(row[1 : size + 1]): row[1 : size + 1] for row in totals}
-        if totals:
-            connection.execute(
-                insert(series), [{"id": id_, **dict(zip(DIMENSIONS, kind, strict=True))} for id_, kind in kinds.items()]
-            )
-            connection.execute(
-                insert(hours),
-                [
-                    {
-                        "hour": row[0],
-                        "series": series_id(row[1 : size + 1]),
-                        **dict(zip(MEASURES, row[size + 1 :], strict=True)),
-                    }
-                    for row in totals
-                ],
-            )
-        for kind in SPENDERS:
-            spent = select(calls.c.hour, literal(kind), calls.c[kind], *sums).where(calls.c[kind].is_not(None))
-            names = ["hour", "kind", "value", *MEASURES]
-            connection.execute(insert(spenders).from_select(names, spent.group_by(calls.c.hour, calls.c[kind])))
-        if written:
-            seen = select(func.max(calls.c.started)).scalar_subquery()
-            writer = {"id": "test", "host": "localhost", "process": 1, "started": 0, "dropped": 0, "lost": 0}
-            connection.execute(insert(writers).values(**writer, seen=seen, written=written))
+    while some := list(islice(rows, _AT_ONCE)):
+        ledger.write([tuple(row[name] for name in COLUMNS) for row in some])
+    with ledger.writing() as connection:
+        seen = select(func.max(calls.c.started)).scalar_subquery()
+        connection.execute(update(writers).values(host="localhost", process=1, started=0, seen=seen))

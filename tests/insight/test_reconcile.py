@@ -31,7 +31,7 @@ from costspan.insight.show import to_json
 from costspan_pricing import PriceBook
 from costspan_processor.ledger import focus
 from costspan_processor.ledger.rows import COLUMNS
-from costspan_processor.ledger.schema import calls, writers
+from costspan_processor.ledger.schema import records, writers
 from tests.insight.ledgers import ledger
 
 BOOK = PriceBook.bundled()
@@ -350,7 +350,7 @@ def test_what_is_for_no_usage_is_named(tmp_path: Path) -> None:
 def test_calls_that_retention_removed_count_by_their_totals(tmp_path: Path) -> None:
     engine = ledger(tmp_path / "ledger.db", [{"at": "2026-11-03 10:00"}, {"at": "2026-11-03 11:00"}])
     with engine.connect().execution_options(costspan_writes=True) as connection, connection.begin():
-        connection.execute(delete(calls).where(calls.c.id == f"{0:032x}:{0:016x}"))
+        connection.execute(delete(records).where(records.c.id == f"{0:032x}:{0:016x}"))
     found = beside(engine, invoice(("2026-11-03", "claude-sonnet-4-5", "0.012")))
     assert (found["total"]["calls"], found["total"]["difference"]) == (2, 0)
     assert found["forgotten"] == {"calls": 1, "cost": SONNET}

@@ -21,8 +21,8 @@ from costspan.insight.figures import Figures
 from costspan.insight.reprice import compare, restate
 from costspan_pricing import PriceBook
 from costspan_processor.ledger.checks import verify
-from costspan_processor.ledger.rows import COLUMNS, Totals, totals
-from costspan_processor.ledger.schema import COMPONENTS, calls, hours, series, spenders
+from costspan_processor.ledger.rows import COLUMNS, added
+from costspan_processor.ledger.schema import COMPONENTS, calls, hours, records, series, spenders
 from costspan_processor.ledger.store import open_ledger
 from tests.insight.ledgers import ledger
 from tests.ledger.postgres import MISSING, PostgreSQL, binaries
@@ -49,7 +49,7 @@ def totals_of(engine: Engine) -> tuple[set[Any], set[Any]]:
 
 def totals_from_calls(engine: Engine) -> tuple[set[Any], set[Any]]:
     """The totals that the calls make."""
-    made: Totals = totals([tuple(row[name] for name in COLUMNS) for row in rows(engine).values()])
+    made = added([tuple(row[name] for name in COLUMNS) for row in rows(engine).values()])
     named = {row[0]: tuple(row[1:]) for row in made.series}
     return {(row[0], named[row[1]], *row[2:]) for row in made.hours}, set(made.spenders)
 
@@ -235,7 +235,7 @@ def test_the_same_in_postgresql() -> None:
 def test_calls_that_retention_removed_stay_in_the_totals(tmp_path: Path) -> None:
     engine = ledger(tmp_path / "ledger.db", [{"at": "2026-11-02 09:00"}, {"at": "2026-11-04 09:00"}])
     with engine.connect().execution_options(costspan_writes=True) as connection, connection.begin():
-        connection.execute(delete(calls).where(calls.c.started < 1_793_750_000 * 10**9))
+        connection.execute(delete(records).where(records.c.started < 1_793_750_000 * 10**9))
     found = compare(Figures(engine), CHEAPER, *ALWAYS).plain()
     assert (found["calls"], found["forgotten"]) == (1, {"calls": 1, "cost": Decimal("0.006")})
     restate(Figures(engine), CHEAPER, *ALWAYS)

@@ -14,7 +14,7 @@ from costspan_pricing import PriceBook
 from costspan_processor.attribution import Attribution, attributes_of
 from costspan_processor.conventions import Plain, read
 from costspan_processor.enrich import assess
-from costspan_processor.ledger.rows import COLUMNS, Kept, Row, Rows, measures, totals
+from costspan_processor.ledger.rows import COLUMNS, Kept, Row, Rows, added, measures
 from costspan_processor.ledger.schema import COMPONENTS, MEASURES, calls, measured
 
 BOOK = PriceBook.bundled()
@@ -216,10 +216,10 @@ def test_totals_are_what_the_schema_says_in_sql(some: list[Any]) -> None:
         connection.execute(insert(calls), [dict(zip(COLUMNS, row, strict=True)) for row in rows])
         said = connection.execute(select(*(measured()[name] for name in MEASURES)).order_by(calls.c.sequence)).all()
     engine.dispose()
-    assert [tuple(one) for one in said] == [measures(row) for row in rows]
-    _, hours, spenders = totals(rows)
+    assert [tuple(one) for one in said] == [measures([row]) for row in rows]
+    _, _, hours, spenders = added(rows)
     assert sum(hour[-len(MEASURES)] for hour in hours) == len(rows)
     told = sum(row[COLUMNS.index(kind)] is not None for row in rows for kind in ("user", "session", "conversation"))
     assert sum(spender[-len(MEASURES)] for spender in spenders) == told
     for place in range(1, len(MEASURES) + 1):
-        assert sum(hour[-place] for hour in hours) == sum(measures(row)[-place] for row in rows)
+        assert sum(hour[-place] for hour in hours) == sum(measures([row])[-place] for row in rows)

@@ -20,14 +20,15 @@ from costspan_processor.ledger import store as store_module
 from costspan_processor.ledger.checks import verify
 from costspan_processor.ledger.rows import COLUMNS, PLACE
 from costspan_processor.ledger.schema import (
-    DIMENSIONS,
     MEASURES,
+    SERIES,
     SPENDERS,
     calls,
     events,
     hours,
     measured,
     metadata,
+    records,
     series,
     spenders,
     writers,
@@ -64,10 +65,10 @@ def same(ledger: Ledger) -> bool:
     """Whether the totals are what the calls add up to."""
     sums = [func.sum(measured()[name]) for name in MEASURES]
     with ledger.engine.connect() as connection:
-        names = [series.c[name] for name in DIMENSIONS]
+        names = [series.c[name] for name in SERIES]
         measures = [hours.c[name] for name in MEASURES]
         stored = select(hours.c.hour, *names, *measures).join(series, series.c.id == hours.c.series)
-        key = [calls.c.hour, *(func.coalesce(calls.c[name], "") for name in DIMENSIONS)]
+        key = [calls.c.hour, *(calls.c[name] for name in SERIES)]
         by_hour = {tuple(row) for row in connection.execute(select(*key, *sums).group_by(*key))}
         by_spender = {
             (row[0], kind, *row[1:])
@@ -132,7 +133,7 @@ def test_nothing_of_a_batch_is_written_if_one_row_cannot_be(ledger: Ledger) -> N
     with pytest.raises(Exception) as raised:
         ledger.write([*rows(5), bad], ME)
     assert is_about_rows(raised.value)
-    assert [read(ledger, table) for table in (calls, series, hours, spenders, writers)] == [[]] * 5
+    assert [read(ledger, table) for table in (records, series, hours, spenders, writers)] == [[]] * 5
 
 
 def test_the_dead_are_buried_with_what_they_lost(ledger: Ledger) -> None:
@@ -204,7 +205,7 @@ def test_readers_do_not_wait_for_a_writer(ledger: Ledger, opened: Opener) -> Non
     reader = opened()
     seen = []
     with ledger.writing() as connection:
-        connection.execute(calls.delete())
+        connection.execute(records.delete())
         thread = threading.Thread(target=lambda: seen.append(len(read(reader, calls))))
         thread.start()
         thread.join(5)

@@ -2,7 +2,7 @@
 
 Costs and tokens by provider, model and task come from the hourly totals, exact. What only calls tell (priority, waste,
 outliers) is read from every k-th hour where there are many of them, and weighted up to the totals. The prompts that are
-repeated most there are read in full, and of the most frequent prefixes the latest calls.
+repeated most there are read in full, and of the prefixes that are most frequent there the latest calls.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import func, select
 
-from costspan.insight.figures import HOUR, Figures, Sums
+from costspan.insight.figures import HOUR, Figures, Sums, at_edges, hours_of, within
 from costspan_pricing import METERS
-from costspan_processor.ledger.schema import DAY, calls, spenders
+from costspan_processor.ledger.schema import calls, records, spenders
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from sqlalchemy import Engine
+    from sqlalchemy import ColumnElement, Engine
 
     from costspan_pricing import RateCard
 
@@ -208,15 +208,9 @@ class Evidence:
         # In time with neither the day nor the week, so that each hour of both has its turn.
         while step > 1 and math.gcd(step, 168) > 1:
             step += 1
-        c = calls.c
-        within = [c.started >= self.start * _NS, c.started < self.end * _NS]
         if step == 1:
-            return sorted(self._read(select(*_COLUMNS).where(c.hour >= first, c.hour < last, *within)), key=_IN_ORDER)
-        found: list[Call] = []
-        chosen = list(range(first, last, step))
-        for at in range(0, len(chosen), 500):  # databases bound what one question may list
-            found += self._read(select(*_COLUMNS).where(c.hour.in_(chosen[at : at + 500]), *within))
-        return sorted(found, key=_IN_ORDER)
+            return sorted(self._read(*within(self.start, self.end)), key=_IN_ORDER)
+        return sorted(self._in_hours(range(first, last, step)), key=_IN_ORDER)
 
     @cached_property
     def sampled(self) -> dict[Kind, list[Call]]:
@@ -234,16 +228,31 @@ class Evidence:
 
     @cached_property
     def prefixes(self) -> dict[str, tuple[int, list[Call]]]:
-        """The most frequent prefixes: how many calls each had, and the latest of them in order."""
-        found, column, number = {}, calls.c.prefix, func.count()
-        most = select(column, number).where(column.is_not(None), *self._while()).group_by(column).having(number > 1)
-        with self._engine.connect() as connection:
-            counted = connection.execute(most.order_by(number.desc(), column).limit(_PREFIXES)).all()
-        for prefix, count in counted:
-            query = select(*_COLUMNS).where(calls.c.prefix == prefix, *self._while())
-            latest = query.order_by(calls.c.started.desc(), calls.c.id.desc()).limit(READ_AT_MOST // 2 // _PREFIXES)
-            found[prefix] = count, self._read(latest)[::-1]
+        """The prefixes that are most frequent, by the sample: how many calls each had, and the latest in order."""
+        seen = Counter(call.prefix for call in self.sample if call.prefix)
+        found = {}
+        for prefix, _ in sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:_PREFIXES]:
+            count = self._count(prefix)
+            if count > 1:
+                found[prefix] = count, self._latest(prefix, READ_AT_MOST // 2 // _PREFIXES)
         return found
+
+    def _count(self, prefix: str) -> int:
+        """How many calls have a prefix."""
+        c = records.c  # of the view of both, SQLite would read each row
+        its = c.prefix == prefix, *at_edges(self.start, self.end, records)
+        with self._engine.connect() as connection:
+            counts = [select(func.count()).where(c.hour.in_(some), *its) for some in _some(self._hours)]
+            return sum(connection.execute(count).scalar_one() for count in counts)
+
+    def _latest(self, prefix: str, most: int) -> list[Call]:
+        """The latest calls with a prefix, at most so many, in order. Looks at a few hours first, and then at more."""
+        found: list[Call] = []
+        hours, size = self._hours, 8
+        while hours and len(found) < most:
+            found += self._in_hours(hours[-size:], calls.c.prefix == prefix, latest=most)
+            hours, size = hours[:-size], 4 * size
+        return sorted(found, key=_IN_ORDER)[-most:]
 
     @cached_property
     def repeated(self) -> list[list[Call]]:
@@ -255,11 +264,9 @@ class Evidence:
             if count > 1 and all_of_them <= room:
                 chosen.append(prompt)
                 room -= all_of_them
-        # Day by day, which is how the index has prompts.
-        days = DAY.in_(range(int(self.start // HOUR // 24), int((self.end - 1) // HOUR // 24) + 1))
-        query = select(*_COLUMNS).where(days, calls.c.prompt.in_(chosen), *self._while()).limit(READ_AT_MOST)
         found: dict[str, list[Call]] = defaultdict(list)
-        for call in sorted(self._read(query), key=_IN_ORDER) if chosen else ():
+        its = self._in_hours(self._hours, calls.c.prompt.in_(chosen), latest=READ_AT_MOST) if chosen else []
+        for call in sorted(its, key=_IN_ORDER):
             found[call.prompt].append(call)
         return list(found.values())
 
@@ -280,8 +287,8 @@ class Evidence:
             longest = [(str(value), int(length)) for value, length in connection.execute(query)]
         for value, length in longest:
             if length <= room:
-                of_it = select(*_COLUMNS).where(calls.c.conversation == value, *self._while())
-                found.append(self._read(of_it.order_by(calls.c.started, calls.c.id)))
+                its = hours_of("conversation", value, self.start, self.end), calls.c.conversation == value
+                found.append(sorted(self._read(*its, *self._edges), key=_IN_ORDER))
                 room -= length
         return found
 
@@ -300,12 +307,36 @@ class Evidence:
             users, days, cost = connection.execute(counted).one()
         return int(users), int(days), Decimal(int(cost or 0)).scaleb(-6)
 
-    def _while(self) -> list[Any]:
-        return [calls.c.started >= self.start * _NS, calls.c.started < self.end * _NS]
+    @cached_property
+    def _hours(self) -> list[int]:
+        """Hours with calls."""
+        return sorted({hour for costs in self.by_hour.values() for hour in costs})
 
-    def _read(self, query: Any) -> list[Call]:
+    @cached_property
+    def _edges(self) -> list[ColumnElement[bool]]:
+        return at_edges(self.start, self.end)
+
+    def _in_hours(
+        self, chosen: Sequence[int], *conditions: ColumnElement[bool], latest: int | None = None
+    ) -> list[Call]:
+        """The calls of hours, as indexes have them; of every few hours at most the ``latest`` so many."""
+        found: list[Call] = []
+        for some in _some(chosen):
+            found += self._read(calls.c.hour.in_(some), *conditions, *self._edges, latest=latest)
+        return found
+
+    def _read(self, *conditions: ColumnElement[bool], latest: int | None = None) -> list[Call]:
+        query = select(*_COLUMNS).where(*conditions)
+        if latest is not None:
+            query = query.order_by(calls.c.started.desc(), calls.c.id.desc()).limit(latest)
         with self._engine.connect() as connection:
             return [_call(row) for row in connection.execute(query)]
 
 
 _TEXT: Final = frozenset({"chat", "text_completion", "generate_content"})
+
+
+def _some(hours: Sequence[int]) -> Iterator[Sequence[int]]:
+    """A few at a time: databases bound what one question may list."""
+    for first in range(0, len(hours), 500):
+        yield hours[first : first + 500]

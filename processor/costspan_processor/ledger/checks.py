@@ -9,12 +9,12 @@ from sqlalchemy import and_, func, or_, select, union_all
 
 from costspan_processor.ledger.schema import (
     COMPONENTS,
-    DIMENSIONS,
     MEASURES,
     SPENDERS,
     calls,
     hours,
     measured,
+    records,
     series,
     spenders,
     writers,
@@ -160,21 +160,19 @@ def _named(key: tuple[Any, ...]) -> str:
     return f"hour {key[0]} {'/'.join(str(part) or '-' for part in key[1:])}"
 
 
-def _summed() -> list[ColumnElement[Any]]:
-    return [func.sum(measured()[name]) for name in MEASURES]
-
-
 def _hours(connection: Connection) -> tuple[int, Iterator[str]]:
-    names = [series.c[name] for name in DIMENSIONS]
-    figures = [hours.c[name] for name in MEASURES]
-    kept = select(hours.c.hour, *names, *figures).join(series, series.c.id == hours.c.series)
-    key = [calls.c.hour, *(func.coalesce(calls.c[name], "") for name in DIMENSIONS)]
-    looked_at, problems = _compared(connection, kept, select(*key, *_summed()).group_by(*key), len(key))
-    nameless = select(func.count()).select_from(hours).where(hours.c.series.not_in(select(series.c.id)))
-    missing = connection.execute(nameless).scalar_one()
+    missing = 0
+    for table in (records, hours):
+        nameless = select(func.count()).select_from(table).where(table.c.series.not_in(select(series.c.id)))
+        missing += connection.execute(nameless).scalar_one()
     if missing:
-        return looked_at, iter([f"{missing} hourly totals belong to no series"])
-    return looked_at, problems
+        return missing, iter([f"{missing} calls and hourly totals belong to no series"])
+    kept = select(hours.c.hour, hours.c.series, *(hours.c[name] for name in MEASURES))
+    of_series = records.join(series, series.c.id == records.c.series)
+    known = {**dict(series.columns.items()), **dict(records.columns.items())}
+    sums = [func.sum(one) for one in measured(known).values()]
+    key = records.c.hour, records.c.series
+    return _compared(connection, kept, select(*key, *sums).select_from(of_series).group_by(*key), 2)
 
 
 def _spenders(connection: Connection) -> tuple[int, Iterator[str]]:
@@ -183,7 +181,7 @@ def _spenders(connection: Connection) -> tuple[int, Iterator[str]]:
     kept = select(*spenders.columns)
     added = union_all(
         *(
-            select(calls.c.hour, literal(kind), calls.c[kind], *_summed())
+            select(calls.c.hour, literal(kind), calls.c[kind], *map(func.sum, measured().values()))
             .where(calls.c[kind].is_not(None))
             .group_by(calls.c.hour, calls.c[kind])
             for kind in SPENDERS

@@ -1,4 +1,4 @@
-"""A priced call -> its row in `calls`, and what that row adds to the totals.
+"""A priced call -> its row in `calls`, and what that row adds to the tables.
 
 Off the hot path: the writer's thread makes rows of what was kept. A row is a tuple in the order of `COLUMNS`.
 """
@@ -16,7 +16,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, get_current_span
 from costspan_pricing import METERS, PICO
 from costspan_processor.attribution import KEYS
 from costspan_processor.conventions import RESPONSE_ID, Plain
-from costspan_processor.ledger.schema import ATTRIBUTION, DIMENSIONS, MEASURES, SPENDERS, UNPRICED, calls, series_id
+from costspan_processor.ledger.schema import ATTRIBUTION, MEASURES, SERIES, SPENDERS, UNPRICED, calls, series_id
 from costspan_processor.translation import in_convention
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ Row = tuple[Any, ...]
 COLUMNS: Final = tuple(calls.columns.keys())
 PLACE: Final[Mapping[str, int]] = {name: place for place, name in enumerate(COLUMNS)}
 """Where in a row a column stands."""
+_SHARED: Final = PLACE[SERIES[0]]
+"""Where in a row begins what it has in common with others."""
 
 AT_MOST: Final = 10**18
 """No figure of a call is larger, in any unit: what is larger is no figure ($1 million, a billion billion tokens)."""
@@ -49,9 +51,12 @@ _CACHE_READ: Final = "gen_ai.usage.cache_read.input_tokens"
 _CACHE_WRITE: Final = "gen_ai.usage.cache_write.input_tokens"
 _REASONING: Final = "gen_ai.usage.reasoning.output_tokens"
 _TAG: Final = "costspan.tag."
-_KEYS: Final = tuple(KEYS[name] for name in (*ATTRIBUTION, "message"))
+_KEYS: Final = tuple(KEYS[name] for name in (*SPENDERS, "message", *(n for n in ATTRIBUTION if n not in SPENDERS)))
+_OWN: Final = len(SPENDERS) + 1
+"""How many of these are a record's."""
 _ASKED: Final = frozenset(_KEYS)
-_NOBODY: Final = (None,) * (len(_KEYS) + 1)
+_UNSAID: Final = (None,) * len(_KEYS)
+_NOBODY: Final = ((None,) * (_OWN + 1), _UNSAID[_OWN:])
 _KEPT_AT_MOST: Final = 1_024
 _NO_SERVICE: Final = "unknown_service"
 
@@ -92,7 +97,7 @@ class Rows:
         self._service = _service(service)
         # By identity, with the object itself: so long as it is kept, no other one has its identity.
         self._kinds: dict[int, tuple[Kind, Row]] = {}
-        self._blocks: dict[int, tuple[Attribution, Row]] = {}
+        self._blocks: dict[int, tuple[Attribution, tuple[Row, Row]]] = {}
         self._sheets: dict[tuple[RateCard, int], dict[str, _Written]] = {}
 
     def row(self, kept: Kept | tuple[Any, ...], sequence: int) -> Row:
@@ -115,7 +120,10 @@ class Rows:
         known = self._kinds.get(id(kind))
         if known is None:
             known = self._kind(kind)
-        money = self._of_plain(priced, attributes) if isinstance(priced, Plain) else _of_any(priced, attributes)
+        figures, prices = (
+            self._of_plain(priced, attributes) if isinstance(priced, Plain) else _of_any(priced, attributes)
+        )
+        spenders, named = self._attribution(who, attributes, ours)
         return (
             f"{self._draw(128):032x}" if span_id is None else f"{trace_id}:{span_id}",
             self._writer,
@@ -127,20 +135,20 @@ class Rows:
             at // _HOUR_NS,
             None if duration is None else _nanoseconds(duration),
             None if first_chunk is None else _nanoseconds(first_chunk),
-            service,
-            *known[1],
-            *self._attribution(who, attributes, ours),
-            priced.status,
-            kind.error_type,
-            kind.aborted,
-            *money,
+            *spenders,
+            *figures,
             _text(get(PROMPT)),
             _text(get(PREFIX)),
             round(share * 1000) if isinstance(share, float) else share if type(share) is int else None,
+            service,
+            *known[1],
+            *named,
+            priced.status,
+            *prices,
         )
 
     def _kind(self, kind: Kind) -> tuple[Kind, Row]:
-        """The columns from `provider` to `server`, kept: they are the same for all calls of a kind."""
+        """The columns from `provider` to `aborted`, kept: they are the same for all calls of a kind."""
         port = kind.server_port
         if len(self._kinds) >= _KEPT_AT_MOST:
             self._kinds.clear()
@@ -155,12 +163,17 @@ class Rows:
                 kind.tier,
                 kind.geo,
                 kind.server_address if port is None else f"{kind.server_address or ''}:{port}",
+                kind.error_type,
+                kind.aborted,
             ),
         )
         return found
 
-    def _attribution(self, who: Attribution | None, attributes: Mapping[str, Any], ours: bool) -> Row:
-        """The columns from `user` to `tags`: whom the call is for. They are the same for all calls of a block."""
+    def _attribution(self, who: Attribution | None, attributes: Mapping[str, Any], ours: bool) -> tuple[Row, Row]:
+        """Whom the call is for: the columns from `user` to `tags`, and those from `agent` to `priority`.
+
+        They are the same for all calls of a block.
+        """
         if not ours or not _ASKED.isdisjoint(attributes):
             return _attribution(who, attributes, own=ours)
         if who is None:
@@ -183,8 +196,8 @@ class Rows:
         )
         return f"{context.trace_id:032x}", f"{context.span_id:016x}" if own else None
 
-    def _of_plain(self, priced: Plain, attributes: Mapping[str, Any]) -> Row:
-        """The columns from `input_tokens` to `price_source` of a call of text alone, without the objects of a cost."""
+    def _of_plain(self, priced: Plain, attributes: Mapping[str, Any]) -> tuple[Row, Row]:
+        """What `_of_any` says, of a call of text alone, without the objects of a cost."""
         prompt, cached, output, reasoning = priced.plain
         total, sent, read, received, saved = priced.quote
         card = priced.card
@@ -207,7 +220,6 @@ class Rows:
             priced.output_tokens,
             reasoning or _said(reasoning, _REASONING, attributes),
             f"{{{', '.join(usage)}}}",
-            "estimated" if priced.kind.estimated else None,
             total,
             sent if prompt != cached else None,
             received if output else None,
@@ -217,12 +229,8 @@ class Rows:
             saved,
             0,
             f"[{', '.join(lines)}]",
-            "local",
             None,
-            card.book,
-            card.layer,
-            card.source,
-        )
+        ), ("estimated" if priced.kind.estimated else None, "local", card.book, card.layer, card.source)
 
     def _sheet(self, card: RateCard, prompt: int) -> Mapping[str, _Written]:
         """How a card's meters are written, for a prompt of this length."""
@@ -243,8 +251,8 @@ class Rows:
         return found
 
 
-def _of_any(priced: Priced, attributes: Mapping[str, Any]) -> Row:
-    """The columns from `input_tokens` to `price_source` of any call."""
+def _of_any(priced: Priced, attributes: Mapping[str, Any]) -> tuple[Row, Row]:
+    """The columns from `input_tokens` to `cost_book`, and those from `flags` to `price_source`."""
     cost, reading = priced.cost, priced.reading
     tokens, usage = reading.tokens, reading.usage
     local = cost.local
@@ -277,11 +285,12 @@ def _of_any(priced: Priced, attributes: Mapping[str, Any]) -> Row:
     return (
         *figures,
         _usage_text(reading),
-        " ".join(flags) or None,
         *amounts,
         lines_text(cost),
-        None if priced.total is None else cost.source,
         book_total,
+    ), (
+        " ".join(flags) or None,
+        None if priced.total is None else cost.source,
         cost.book or None,
         cost.layer or None,
         cost.period_source or None,
@@ -350,9 +359,9 @@ def _service(name: object) -> str | None:
     return None if name is None or str(name).startswith(_NO_SERVICE) else str(name)
 
 
-def _attribution(who: Attribution | None, attributes: Mapping[str, Any], *, own: bool) -> Row:
+def _attribution(who: Attribution | None, attributes: Mapping[str, Any], *, own: bool) -> tuple[Row, Row]:
     """Whom the call is for, and its tags. Its span carries the same: the block's own, if we made the span."""
-    told = _NOBODY[:-1] if who is None else tuple(map(who.attributes.get, _KEYS))
+    told = _UNSAID if who is None else tuple(map(who.attributes.get, _KEYS))
     said = tuple(map(attributes.get, _KEYS))
     first, second = (told, said) if own else (said, told)
     values = [_text(other if one is None else one) for one, other in zip(first, second, strict=True)]
@@ -361,66 +370,69 @@ def _attribution(who: Attribution | None, attributes: Mapping[str, Any], *, own:
         for key, value in source.items():
             if key.startswith(_TAG):
                 tags.setdefault(key[len(_TAG) :], str(value))
-    return (*values, json.dumps(tags, sort_keys=True) if tags else None)
+    return (*values[:_OWN], json.dumps(tags, sort_keys=True) if tags else None), tuple(values[_OWN:])
 
 
-# ---------------------------------------------------------------------- what a row adds to totals
+# ---------------------------------------------------------------------- what rows add to tables
 
 
 _SUMMED: Final = tuple(name for name in MEASURES if name in PLACE and name not in {"aborted", "cost", "duration"})
 _AT_WASTED: Final = MEASURES.index("wasted") - MEASURES.index("cost") - 1
-_told_apart: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in ("hour", *SPENDERS, *DIMENSIONS)))
-_figures_of: Final[Callable[[Row], Row]] = itemgetter(
-    *(PLACE[name] for name in ("status", "error_type", "aborted", "duration", "cost", *_SUMMED))
-)
+_spent_by: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in ("hour", *SPENDERS)))
+_outcome_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in ("status", "error_type", "aborted")))
+_figures_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in ("duration", "cost", *_SUMMED)))
 
 
-def measures(row: Row) -> Row:
-    """What a row adds to each of `MEASURES`, as `schema.measured` says it in SQL."""
-    status, error_type, aborted, duration, cost, *figures = _figures_of(row)
+def measures(rows: Sequence[Row]) -> Row:
+    """What rows of the same series add to each of `MEASURES`, as `schema.measured` says it in SQL."""
+    status, error_type, aborted = _outcome_of(rows[0])
     failed = status == "no_usage" and error_type is not None
     unpriced = status in UNPRICED and not failed
-    timed = duration is not None
+    number = len(rows)
     # Whatever is not known adds nothing.
-    sums = [figure or 0 for figure in figures]
-    sums.insert(_AT_WASTED, (cost or 0) if aborted or error_type is not None else 0)
-    return (1, +failed, +aborted, +unpriced, cost or 0, *sums, duration or 0, +timed)
+    if number == 1:
+        figures = _figures_of(rows[0])
+        timed = +(figures[0] is not None)
+        duration, cost, *sums = [figure or 0 for figure in figures]
+    else:
+        columns = list(zip(*map(_figures_of, rows), strict=True))
+        timed = number - columns[0].count(None)
+        duration, cost, *sums = [sum(filter(None, column)) for column in columns]
+    sums.insert(_AT_WASTED, cost if aborted or error_type is not None else 0)
+    return (number, number * failed, number * aborted, number * unpriced, cost, *sums, duration, timed)
 
 
-class Totals(NamedTuple):
-    """What rows add to the tables of totals, as rows of these, in the order of their keys."""
+class Added(NamedTuple):
+    """What rows add to tables, as rows of these; those of totals in the order of their keys."""
 
+    records: list[Row]
     series: list[Row]
     hours: list[Row]
     spenders: list[Row]
 
 
-def totals(rows: Iterable[Row]) -> Totals:
-    """What rows add to totals."""
-    alike: dict[Row, list[Row]] = {}
-    for row in rows:
-        alike.setdefault(_told_apart(row), []).append(measures(row))
+def added(rows: Iterable[Row]) -> Added:
+    """What rows add to tables."""
+    records: list[Row] = []
     ids: dict[Row, int] = {}
+    alike: dict[tuple[Row, int], list[Row]] = {}
+    for row in rows:
+        shared = row[_SHARED:]
+        one = ids.get(shared)
+        if one is None:
+            one = ids[shared] = series_id(shared)
+        records.append((one, *row[:_SHARED]))
+        alike.setdefault((_spent_by(row), one), []).append(row)
     hours: dict[Row, list[Row]] = {}
     spenders: dict[Row, list[Row]] = {}
-    for (hour, *who), adds in alike.items():
-        add = _sum(adds)
-        named = tuple(who[len(SPENDERS) :])
-        one = ids.get(named)
-        if one is None:
-            one = ids[named] = series_id([value or "" for value in named])
-        hours.setdefault((hour, one), []).append(add)
-        for kind, value in zip(SPENDERS, who, strict=False):
+    for ((hour, *who), one), some in alike.items():
+        sums = measures(some)
+        hours.setdefault((hour, one), []).append(sums)
+        for kind, value in zip(SPENDERS, who, strict=True):
             if value is not None:
-                spenders.setdefault((hour, kind, value), []).append(add)
-    return Totals(
-        sorted({(one, *[value or "" for value in named]) for named, one in ids.items()}), *map(_sums, (hours, spenders))
-    )
+                spenders.setdefault((hour, kind, value), []).append(sums)
+    return Added(records, sorted((one, *shared) for shared, one in ids.items()), _summed(hours), _summed(spenders))
 
 
-def _sums(by: dict[Row, list[Row]]) -> list[Row]:
-    return [(*key, *_sum(by[key])) for key in sorted(by)]
-
-
-def _sum(adds: list[Row]) -> Row:
-    return adds[0] if len(adds) == 1 else tuple(map(sum, zip(*adds, strict=True)))
+def _summed(by: dict[Row, list[Row]]) -> list[Row]:
+    return [(*key, *(one[0] if len(one) == 1 else map(sum, zip(*one, strict=True)))) for key, one in sorted(by.items())]

@@ -1,13 +1,17 @@
 """The tables of the ledger: a row per call, hourly totals of them, and what is noted about both.
 
 Amounts are integer picodollars, instants are integers too: unix nanoseconds of calls, unix seconds elsewhere. NULL is
-"not known". In keys of totals, which must compare, the empty text stands for "not said".
+"not known".
+
+What calls have in common (model, prices, who they are for) is a third to a half of what is known of each: it is kept
+once, as a series. Whoever reads finds both together in `calls`, a view.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final
+import json
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -23,7 +27,6 @@ from sqlalchemy import (
     case,
     func,
     literal,
-    literal_column,
     or_,
     text,
 )
@@ -40,7 +43,7 @@ ATTRIBUTION: Final = ("user", "session", "conversation", "agent", "team", "featu
 DIMENSIONS: Final = (
     "service", "provider", "model", "operation", "tier", "team", "feature", "task", "persona", "agent", "status",
 )  # fmt: skip
-"""What hourly totals are told apart by."""
+"""What reports tell calls apart by."""
 SPENDERS: Final = ("user", "session", "conversation")
 """What has too many values for that: each has totals of its own (`spenders`)."""
 COMPONENTS: Final = ("input", "output", "cache_read", "cache_write", "other")
@@ -51,9 +54,10 @@ MEASURES: Final = (
 )  # fmt: skip
 """What totals hold: sums over the calls of a row."""
 
-calls: Final = Table(
-    "calls",
+records: Final = Table(
+    "records",
     metadata,
+    Column("series", BigInteger, nullable=False),  # `series_id` of what it has in common with others
     Column("id", Text, nullable=False),  # trace:span in hex; of a call that has no span, drawn at random
     Column("writer", Text, nullable=False),  # who wrote the row, and its how-manieth: see `writers`
     Column("sequence", BigInteger, nullable=False),
@@ -64,6 +68,42 @@ calls: Final = Table(
     Column("hour", Integer, nullable=False),  # whole hours since 1970 (UTC) at which it started
     Column("duration", BigInteger),  # ns
     Column("first_chunk", BigInteger),  # ns from the start to the first chunk of a stream
+    *(Column(name, Text) for name in SPENDERS),
+    Column("message", Text),
+    Column("tags", Text),  # JSON: {"tenant": "acme"}
+    # Tokens as the provider counts them: input contains cache reads and writes, output contains reasoning.
+    Column("input_tokens", BigInteger),
+    Column("cache_read_tokens", BigInteger),
+    Column("cache_write_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("reasoning_tokens", BigInteger),
+    Column("usage", Text),  # JSON, disjoint: {"input": 120, "web_searches": 1}; {"model": ..., "usage": ...} parts
+    Column("cost", BigInteger),
+    *(Column(f"cost_{name}", BigInteger) for name in COMPONENTS),
+    Column("saved", BigInteger, nullable=False),  # by cache reads
+    Column("write_premium", BigInteger, nullable=False),  # of cache writes above the input rate
+    Column("lines", Text),  # JSON: [[model, meter, quantity, rate in USD, per, picodollars], ...]
+    Column("cost_book", BigInteger),  # the book's own figure where the provider's won
+    # Keyed hashes, kept where a key is set: of the whole prompt, and of what in front of it stays the same.
+    Column("prompt", Text),
+    Column("prefix", Text),
+    Column("prefix_share", Integer),  # thousandths of the prompt's characters that the prefix has
+    # Most of these are as good as random: among all there are, each would be written to a page of its own.
+    PrimaryKeyConstraint("hour", "id"),
+    Index("records_by_cost", "hour", "cost"),
+    *(
+        Index(f"records_by_{name}", "hour", name, sqlite_where=text(said), postgresql_where=text(said))
+        for name in ("conversation", "session", "prompt", "prefix")
+        for said in (f"{name} IS NOT NULL",)
+    ),
+)
+"""What each call has of its own."""
+
+series: Final = Table(
+    "series",
+    metadata,
+    # `series_id` of the rest. SQLite finds rows by what it calls an integer without looking into an index.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
     Column("service", Text),
     Column("provider", Text),
     Column("model", Text),  # the one that answered, else the one asked for
@@ -73,55 +113,28 @@ calls: Final = Table(
     Column("tier", Text),
     Column("geo", Text),
     Column("server", Text),  # host and port
-    *(Column(name, Text) for name in ATTRIBUTION),
-    Column("message", Text),
-    Column("tags", Text),  # JSON: {"tenant": "acme"}
-    Column("status", Text, nullable=False),  # `costspan.cost.status`
     Column("error_type", Text),
     Column("aborted", Boolean, nullable=False),  # a stream that the application stopped reading
-    # Tokens as the provider counts them: input contains cache reads and writes, output contains reasoning.
-    Column("input_tokens", BigInteger),
-    Column("cache_read_tokens", BigInteger),
-    Column("cache_write_tokens", BigInteger),
-    Column("output_tokens", BigInteger),
-    Column("reasoning_tokens", BigInteger),
-    Column("usage", Text),  # JSON, disjoint: {"input": 120, "web_searches": 1}; {"model": ..., "usage": ...} parts
+    *(Column(name, Text) for name in ATTRIBUTION if name not in SPENDERS),
+    Column("status", Text, nullable=False),  # `costspan.cost.status`
     Column("flags", Text),  # separated by spaces: inconsistent, guessed, estimated, unpriced:<meter>, ...
-    Column("cost", BigInteger),
-    *(Column(f"cost_{name}", BigInteger) for name in COMPONENTS),
-    Column("saved", BigInteger, nullable=False),  # by cache reads
-    Column("write_premium", BigInteger, nullable=False),  # of cache writes above the input rate
-    Column("lines", Text),  # JSON: [[model, meter, quantity, rate in USD, per, picodollars], ...]
     Column("source", Text),  # whose figure the cost is: local (the book's) or provider
-    Column("cost_book", BigInteger),  # the book's own figure where the provider's won
     Column("book", Text),  # version
     Column("layer", Text),
     Column("price_source", Text),  # the page that the period's prices are from
-    # Keyed hashes, kept where a key is set: of the whole prompt, and of what in front of it stays the same.
-    Column("prompt", Text),
-    Column("prefix", Text),
-    Column("prefix_share", Integer),  # thousandths of the prompt's characters that the prefix has
-    # Ids and prompts are as good as random: among all there are, each would be written to a page of its own.
-    PrimaryKeyConstraint("hour", "id"),
-    Index("calls_by_cost", "hour", "cost"),
-    *(
-        Index(f"calls_by_{name}", name, "started", sqlite_where=text(said), postgresql_where=text(said))
-        for name in ("conversation", "session", "prefix")
-        for said in (f"{name} IS NOT NULL",)
-    ),
 )
-DAY: Final = calls.c.hour.op("/")(literal_column("24"))
-"""Whole days since 1970 (UTC) at which a call started, as the index by prompts has them."""
-_PROMPT_SAID: Final = calls.c.prompt.is_not(None)
-Index("calls_by_prompt", DAY, calls.c.prompt, sqlite_where=_PROMPT_SAID, postgresql_where=_PROMPT_SAID)
+"""What calls have in common: hourly totals are told apart by it."""
 
-series: Final = Table(
-    "series",
-    metadata,
-    Column("id", BigInteger, primary_key=True, autoincrement=False),  # `series_id` of the rest
-    *(Column(name, Text, nullable=False) for name in DIMENSIONS),
+_OWN: Final = [column for column in records.columns if column.name != "series"]
+_SHARED: Final = [column for column in series.columns if column.name != "id"]
+SERIES: Final = tuple(column.name for column in _SHARED)
+
+calls: Final = Table(
+    "calls",
+    MetaData(),  # not a table of the database, but a view
+    *(Column(column.name, column.type, nullable=column.nullable) for column in (*_OWN, *_SHARED)),
 )
-"""What calls have in common that hourly totals hold together."""
+"""All that is known of each call: its record with its series."""
 
 hours: Final = Table(
     "hours",
@@ -136,14 +149,9 @@ hours: Final = Table(
 )
 
 
-def series_id(values: Sequence[str]) -> int:
-    """The id of the series with these values of `DIMENSIONS`: the same whoever writes it, so nobody need ask for it.
-
-    >>> series_id(["shop", "openai", "gpt-4.1", "chat", "", "", "", "", "", "", "priced"])
-    441160523266090820
-    """
-    name = "\0".join(values).encode()
-    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") >> 1
+def series_id(values: Sequence[str | bool | None]) -> int:
+    """The id of the series with these values of `SERIES`: the same whoever writes it, so nobody need ask for it."""
+    return int.from_bytes(hashlib.blake2b(json.dumps(values).encode(), digest_size=8).digest(), "big") >> 1
 
 
 spenders: Final = Table(
@@ -217,17 +225,17 @@ UNPRICED: Final = ("unknown_model", "unknown_provider", "no_usage", "invalid_usa
 """Statuses that leave something out of the cost."""
 
 
-def measured() -> Mapping[str, ColumnElement[int]]:
-    """What each of `MEASURES` is of one row of `calls`."""
-    c = calls.c
-    failed = and_(c.status == "no_usage", c.error_type.is_not(None))
+def measured(columns: Mapping[str, ColumnElement[Any]] | None = None) -> Mapping[str, ColumnElement[int]]:
+    """What each of `MEASURES` is of one row of `calls`, or of whatever else has such columns."""
+    c = calls.columns if columns is None else columns
+    failed = and_(c["status"] == "no_usage", c["error_type"].is_not(None))
     counted: dict[str, ColumnElement[int]] = {
         "calls": literal(1),
         "failed": case((failed, 1), else_=0),
-        "aborted": case((c.aborted, 1), else_=0),
-        "unpriced": case((and_(c.status.in_(UNPRICED), ~failed), 1), else_=0),
+        "aborted": case((c["aborted"], 1), else_=0),
+        "unpriced": case((and_(c["status"].in_(UNPRICED), ~failed), 1), else_=0),
         # What failed or was broken off and has cost something all the same.
-        "wasted": case((or_(c.error_type.is_not(None), c.aborted), func.coalesce(c.cost, 0)), else_=0),
-        "timed": case((c.duration.is_(None), 0), else_=1),
+        "wasted": case((or_(c["error_type"].is_not(None), c["aborted"]), func.coalesce(c["cost"], 0)), else_=0),
+        "timed": case((c["duration"].is_(None), 0), else_=1),
     }
     return {name: counted[name] if name in counted else func.coalesce(c[name], 0) for name in MEASURES}

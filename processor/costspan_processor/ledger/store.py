@@ -24,8 +24,8 @@ from sqlalchemy import BigInteger, Boolean, Integer, create_engine, delete, even
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from costspan_processor.ledger.rows import PLACE, totals
-from costspan_processor.ledger.schema import MEASURES, calls, events, hours, metadata, series, spenders, writers
+from costspan_processor.ledger.rows import PLACE, added
+from costspan_processor.ledger.schema import MEASURES, events, hours, metadata, records, series, spenders, writers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Table
     from sqlalchemy.engine import URL
 
-    from costspan_processor.ledger.rows import Row, Totals
+    from costspan_processor.ledger.rows import Added, Row
 
 VERSION_TABLE: Final = "costspan_ledger_version"
 """Where Alembic keeps the version of the tables: an application in the same database may have its own."""
@@ -54,7 +54,7 @@ _LOCK: Final = 0x636F7374
 
 _Key = tuple[int, str]
 _key: Final[Callable[[Row], _Key]] = itemgetter(PLACE["hour"], PLACE["id"])
-"""What a row of `calls` is known by."""
+"""What a call is known by."""
 _WRITER: Final = PLACE["writer"]
 _SEQUENCE: Final = PLACE["sequence"]
 _SERVICE: Final = PLACE["service"]
@@ -262,20 +262,21 @@ class Ledger:
 
     # ---------------------------------------------------------------- writing
 
-    def write(self, rows: Sequence[Row], writer: Writer | None = None, adds: Totals | None = None) -> Written:
+    def write(self, rows: Sequence[Row], writer: Writer | None = None, adds: Added | None = None) -> Written:
         """Insert what is not there yet, add it to the totals, and note how far its writers are; all or nothing.
 
-        `adds` is what the rows add to totals, if that is known.
+        `adds` is what the rows add to tables, if that is known.
 
         Raises what the database raises: `is_about_rows` tells whether the rows are to blame.
         """
+        adds = adds or added(rows)
         with self.writing() as connection:
-            fresh, there = self._insert_calls(connection, rows) if rows else ([], {})
+            fresh, there = self._insert_calls(connection, rows, adds.records) if rows else ([], {})
             ours = sum(there.get(_key(row)) == (row[_WRITER], row[_SEQUENCE]) for row in _unique(rows)) if there else 0
             known = len(rows) - len(fresh) - ours
-            if adds is None or len(fresh) < len(rows):
-                adds = totals(fresh)
-            self._add(connection, series, adds.series)
+            if len(fresh) < len(rows):
+                adds = added(fresh)
+            self._insert(connection, series, adds.series, "ON CONFLICT (id) DO NOTHING")
             self._add(connection, hours, adds.hours)
             self._add(connection, spenders, adds.spenders)
             if fresh or writer is not None:
@@ -287,31 +288,31 @@ class Ledger:
         return Written(len(fresh), known)
 
     def _insert_calls(
-        self, connection: Connection, rows: Sequence[Row]
+        self, connection: Connection, rows: Sequence[Row], its: Sequence[Row]
     ) -> tuple[Sequence[Row], dict[_Key, tuple[str, int]]]:
-        """Insert rows; returns those that went in, and writer and sequence of those that had been there."""
+        """Insert rows, `its` being their records; returns those that went in, and writer and sequence of the others."""
         if self.backend == "sqlite":
             # Nearly always all of them are new, and that is quicker tried than asked.
             with connection.begin_nested() as attempt:
-                if self._insert(connection, calls, rows, "ON CONFLICT DO NOTHING") == len(rows):
+                if self._insert(connection, records, its, "ON CONFLICT DO NOTHING") == len(rows):
                     return rows, {}
                 attempt.rollback()
-            rows = _unique(rows)
-            keys = json.dumps([_key(row) for row in rows])
+            keys = json.dumps([_key(row) for row in _unique(rows)])
             listed = "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
             there = _known(connection, listed, (keys,))
-            fresh = [row for row in rows if _key(row) not in there]
-            self._insert(connection, calls, fresh)
+            fresh = [row for row in _unique(rows) if _key(row) not in there]
+            self._insert(connection, records, added(fresh).records)
             return fresh, there
         # Always in the same order, so that two who write the same wait for each other and not in a circle.
-        rows = sorted(_unique(rows), key=_key)
-        statement = f"{self._into(calls)} ON CONFLICT DO NOTHING RETURNING hour, id"
-        new = {(hour, id_) for hour, id_ in connection.exec_driver_sql(statement, _columns(rows))}
+        by_key = dict(zip(map(_key, reversed(rows)), reversed(its), strict=True))
+        ordered = [by_key[key] for key in sorted(by_key)]
+        statement = f"{self._into(records)} ON CONFLICT DO NOTHING RETURNING hour, id"
+        new = {(hour, id_) for hour, id_ in connection.exec_driver_sql(statement, _columns(ordered))}
         if len(new) == len(rows):
             return rows, {}
-        rest = _columns([key for key in map(_key, rows) if key not in new])
+        rest = _columns([key for key in by_key if key not in new])
         there = _known(connection, "SELECT * FROM unnest(%s::integer[], %s::text[])", rest)
-        return [row for row in rows if _key(row) in new], there
+        return [row for row in _unique(rows) if _key(row) in new], there
 
     def _into(self, table: Table, rows: int = 1) -> str:
         """`INSERT` of so many rows: SQLite takes them one after the other, PostgreSQL as an array a column."""
@@ -350,9 +351,8 @@ class Ledger:
     def _add(self, connection: Connection, table: Table, rows: Sequence[Row]) -> None:
         """Add rows of totals to those that are there."""
         keys = ", ".join(column.name for column in table.primary_key)
-        sums = [f"{name} = {table.name}.{name} + excluded.{name}" for name in MEASURES if name in table.columns]
-        then = f"UPDATE SET {', '.join(sums)}" if sums else "NOTHING"
-        self._insert(connection, table, rows, f"ON CONFLICT ({keys}) DO {then}")
+        sums = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in MEASURES)
+        self._insert(connection, table, rows, f"ON CONFLICT ({keys}) DO UPDATE SET {sums}")
 
     def _note_writers(self, connection: Connection, fresh: Sequence[Row], writer: Writer | None) -> None:
         """Add rows to what their writers have written; `writer` is listed even if it has written none."""
@@ -393,20 +393,20 @@ class Ledger:
         removed = 0
         with self.engine.connect() as connection:
             found = connection.execute(
-                select(calls.c.hour).where(calls.c.hour < limit).distinct().order_by(calls.c.hour)
+                select(records.c.hour).where(records.c.hour < limit).distinct().order_by(records.c.hour)
             )
             ended = list(found.scalars())
         for hour in ended:  # each on its own, so that nobody waits long
             gone: dict[str, int] = {}
             with self.writing() as connection:
+                its = records.c.hour == hour
                 if self.backend == "sqlite":
-                    count = select(calls.c.writer, func.count()).where(calls.c.hour == hour).group_by(calls.c.writer)
+                    count = select(records.c.writer, func.count()).where(its).group_by(records.c.writer)
                     gone = dict(iter(connection.execute(count)))
-                    connection.execute(delete(calls).where(calls.c.hour == hour))
+                    connection.execute(delete(records).where(its))
                 else:
-                    for writer in connection.execute(
-                        delete(calls).where(calls.c.hour == hour).returning(calls.c.writer)
-                    ).scalars():
+                    removing = delete(records).where(its).returning(records.c.writer)
+                    for writer in connection.execute(removing).scalars():
                         gone[writer] = gone.get(writer, 0) + 1
                 for writer, number in sorted(gone.items()):
                     connection.execute(
@@ -492,7 +492,7 @@ def is_of_database(error: BaseException) -> bool:
 def _known(connection: Connection, keys: str, parameters: tuple[Any, ...]) -> dict[_Key, tuple[str, int]]:
     """Writer and sequence of the rows that are there, of those that the question `keys` lists."""
     found = connection.exec_driver_sql(
-        f"SELECT hour, id, writer, sequence FROM calls WHERE (hour, id) IN ({keys})", parameters
+        f"SELECT hour, id, writer, sequence FROM records WHERE (hour, id) IN ({keys})", parameters
     )
     return {(hour, id_): (writer, sequence) for hour, id_, writer, sequence in found}
 

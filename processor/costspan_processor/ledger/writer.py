@@ -19,7 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from costspan_processor.ledger.counts import Counts, bury_the_dead, folder_of
-from costspan_processor.ledger.rows import PLACE, Row, Rows, Totals, totals
+from costspan_processor.ledger.rows import PLACE, Added, Row, Rows, added
 from costspan_processor.ledger.store import AwayError, Ledger, LedgerError, Writer, is_about_rows, is_of_database
 
 if TYPE_CHECKING:
@@ -40,7 +40,10 @@ FLUSH_SECONDS: Final = 1.0
 """How long a call may wait to be written, which is what a process loses that is killed."""
 WAITING: Final = 50_000
 """Calls that wait in memory, at most."""
-_BATCH: Final = 10_000
+_BATCH: Final = 9_920
+_AT_ONCE: Final = 64
+"""Rows that are made before others may have the interpreter, who would wait for it for 5 ms else."""
+_A_MOMENT: Final = 5e-5
 _WORTH_A_THREAD: Final = 1_000
 """Calls that wait to become rows."""
 _RETRY_SECONDS: Final = 2.0
@@ -120,13 +123,13 @@ class LedgerWriter:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._queue: deque[tuple[Any, ...]] = deque()
-        self._made: deque[tuple[list[Row], Totals | None]] = deque()
-        """Rows, with what they add to totals: that too is counted beside the writing."""
+        self._made: deque[tuple[list[Row], Added]] = deque()
+        """Rows, with what they add to tables: that too is counted beside the writing."""
         self._batch: list[Row] = []
-        self._adds: Totals | None = None
+        self._adds: Added | None = None
         """What is being written."""
         self._rows = 0
-        """How many rows wait, or are being written."""
+        """How many rows wait, are being made or written."""
         self._notes: deque[tuple[str, int, str, str, str, str]] = deque(maxlen=1_000)
         self._busy = False
         self._ending = False
@@ -139,7 +142,7 @@ class LedgerWriter:
         self._known = 0
         self._noted = False
         """Whether the ledger knows of this writer."""
-        self.who = Writer(uuid.uuid4().hex, socket.gethostname(), os.getpid(), self._service, int(time.time()))
+        self.who = Writer(uuid.uuid4().hex[:16], socket.gethostname(), os.getpid(), self._service, int(time.time()))
         self._make = Rows(self.who.id, self._service, self._own_ids)
         self._counts: Counts | None = None
         self._values: memoryview[int] = memoryview(bytearray(16)).cast("Q")
@@ -304,27 +307,28 @@ class LedgerWriter:
             finally:
                 self._busy = False
 
-    def _make_rows(self, most: int = _BATCH) -> None:
+    def _make_rows(self, most: int = _BATCH, beside: bool = False) -> None:
         made: list[Row] = []
-        for _ in range(min(len(self._queue), most)):
-            kept = self._queue.popleft()
-            self._sequence += 1
-            try:
-                made.append(self._make.row(kept, self._sequence))
-            except Exception as error:  # noqa: BLE001  whatever is in a span
-                self._drop(error)
-        if made:
-            try:
-                adds = totals(made)
-            except UnicodeError:  # a text that no database takes: the writing finds whose it is
-                adds = None
-            self._made.append((made, adds))
+        left = min(len(self._queue), most)
+        while left > 0:
             with self._lock:
-                self._rows += len(made)
+                some = [self._queue.popleft() for _ in range(min(left, _AT_ONCE))]
+                self._rows += len(some)
+            left -= _AT_ONCE
+            for kept in some:
+                self._sequence += 1
+                try:
+                    made.append(self._make.row(kept, self._sequence))
+                except Exception as error:  # noqa: BLE001  whatever is in a span
+                    self._drop(error)
+            if beside:
+                time.sleep(_A_MOMENT)
+        if made:
+            self._made.append((made, added(made)))
 
     def _make_rows_beside(self) -> threading.Thread | None:
         """Make rows while others are being written: the database needs no interpreter for its part."""
-        thread = threading.Thread(target=self._make_rows, name="costspan-ledger-rows", daemon=True)
+        thread = threading.Thread(target=self._make_rows, args=(_BATCH, True), name="costspan-ledger-rows", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # the interpreter is ending
@@ -341,14 +345,15 @@ class LedgerWriter:
             self._look_for_dead = now + _DEAD_EVERY
         most = _BATCH
         self._make_rows()
-        while self._rows:
+        while self._batch or self._made:
             beside = self._make_rows_beside() if len(self._queue) >= _WORTH_A_THREAD else None
             try:
                 most = self._write_rows(most)
             finally:
                 if beside is not None:
                     beside.join()
-            self._make_rows()
+            if not self._made:
+                self._make_rows()
         while self._notes:
             some = list(self._notes)
             self.ledger.note(some)
@@ -393,14 +398,16 @@ class LedgerWriter:
                     batch[0], self._adds = cleaned, None
                     continue
                 self._drop(error)
+            else:
+                with self._lock:
+                    self._rows -= count
             del batch[:count]
-            with self._lock:
-                self._rows -= count
             return min(_BATCH, 2 * most)
 
     def _drop(self, error: BaseException) -> None:
         with self._lock:
             self._values[1] += 1
+            self._rows -= 1
         self.failed("ledger.row", error)
 
     def _fell(self, error: BaseException) -> None:
