@@ -30,7 +30,7 @@ from costspan_processor.conventions import (
     Reading,
 )
 from costspan_processor.enrich import assess
-from costspan_processor.ledger.rows import COLUMNS, PLACE, added, lines_text
+from costspan_processor.ledger.rows import COLUMNS, PLACE, batch_of, lines_text, totals
 from costspan_processor.ledger.schema import COMPONENTS, MEASURES, calls, hours, records, series, spenders
 from costspan_processor.ledger.store import LedgerError
 
@@ -382,9 +382,9 @@ def _write(connection: Connection, repricer: Repricer, keys: Sequence[tuple[int,
             after.append(tuple(new.get(name, row[name]) for name in COLUMNS))
     if not after:
         return 0, 0
-    less, more = added(before), added(after)
+    recorded, restated = batch_of(before), batch_of(after)
     updates = []
-    for pair in zip(less.records, more.records, strict=True):
+    for pair in zip(recorded.records, restated.records, strict=True):
         was, now = (dict(zip(records.columns.keys(), record, strict=True)) for record in pair)
         same_as = {"_hour": was["hour"], "_id": was["id"], "_series": was["series"], "_cost": was["cost"]}
         updates.append({**same_as, **{name: now[name] for name in _RESTATED}})
@@ -398,7 +398,8 @@ def _write(connection: Connection, repricer: Repricer, keys: Sequence[tuple[int,
     values: dict[str, Any] = {name: bindparam(name) for name in _RESTATED}
     if connection.execute(update(records).where(same).values(values), updates).rowcount != len(updates):
         raise _ChangedMeanwhileError
-    _name(connection, more.series)
+    less, more = totals(recorded), totals(restated)
+    _name(connection, restated.series)
     _move(connection, hours, ("hour", "series"), less.hours, more.hours)
     _move(connection, spenders, ("hour", "kind", "value"), less.spenders, more.spenders)
     cost = PLACE["cost"]
@@ -433,13 +434,12 @@ def _inconsistent(row: Mapping[str, Any]) -> tuple[str, ...]:
     return ("inconsistent",) if "inconsistent" in (row["flags"] or "").split() else ()
 
 
-def _name(connection: Connection, named: Sequence[Sequence[Any]]) -> None:
-    """See that the series of totals are listed: a call that has another status is in another one."""
-    ids = [row[0] for row in named]
-    there = set(connection.execute(select(series.c.id).where(series.c.id.in_(ids))).scalars())
-    missing = [dict(zip(series.columns.keys(), row, strict=True)) for row in named if row[0] not in there]
+def _name(connection: Connection, named: Mapping[tuple[Any, ...], int]) -> None:
+    """See that series are listed: a call that has another status is in another one."""
+    there = set(connection.execute(select(series.c.id).where(series.c.id.in_(named.values()))).scalars())
+    missing = [(id_, *values) for values, id_ in named.items() if id_ not in there]
     if missing:
-        connection.execute(insert(series), missing)
+        connection.execute(insert(series), [dict(zip(series.columns.keys(), row, strict=True)) for row in missing])
 
 
 def _move(

@@ -172,7 +172,7 @@ def _rate(url: str, calls: str, begin: str) -> dict[str, float]:
 
 def _rows(path: str, calls: str) -> dict[str, float]:
     """The same rows into the same table by `executemany` alone: what no way to SQLite can be quicker than."""
-    from costspan_processor.ledger.rows import Kept, Rows, added
+    from costspan_processor.ledger.rows import Kept, Rows
     from costspan_processor.ledger.schema import records as table
     from costspan_processor.ledger.store import open_ledger
     from tests.ledger.calls import AT
@@ -181,9 +181,9 @@ def _rows(path: str, calls: str) -> dict[str, float]:
     rows = []
     for number in range(int(calls)):
         priced, who, attributes = made[number % len(made)]
-        rows.append(make.row(Kept(priced, who, AT + number * 10**9, 1.5, None, None, attributes), number))
+        rows.append(make.record(Kept(priced, who, AT + number * 10**9, 1.5, None, None, attributes), number, {}))
     ledger = open_ledger(path)
-    statement, rows = ledger._into(table), added(rows).records
+    statement = ledger._into(table)
     began, used = time.monotonic(), time.process_time()
     for first in range(0, len(rows), 5_000):
         with ledger.writing() as connection:

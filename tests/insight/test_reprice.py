@@ -21,7 +21,7 @@ from costspan.insight.figures import Figures
 from costspan.insight.reprice import compare, restate
 from costspan_pricing import PriceBook
 from costspan_processor.ledger.checks import verify
-from costspan_processor.ledger.rows import COLUMNS, added
+from costspan_processor.ledger.rows import COLUMNS, batch_of, totals
 from costspan_processor.ledger.schema import COMPONENTS, calls, hours, records, series, spenders
 from costspan_processor.ledger.store import open_ledger
 from tests.insight.ledgers import ledger
@@ -49,8 +49,9 @@ def totals_of(engine: Engine) -> tuple[set[Any], set[Any]]:
 
 def totals_from_calls(engine: Engine) -> tuple[set[Any], set[Any]]:
     """The totals that the calls make."""
-    made = added([tuple(row[name] for name in COLUMNS) for row in rows(engine).values()])
-    named = {row[0]: tuple(row[1:]) for row in made.series}
+    batch = batch_of([tuple(row[name] for name in COLUMNS) for row in rows(engine).values()])
+    named = {id_: values for values, id_ in batch.series.items()}
+    made = totals(batch)
     return {(row[0], named[row[1]], *row[2:]) for row in made.hours}, set(made.spenders)
 
 

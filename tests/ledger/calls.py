@@ -9,7 +9,7 @@ from costspan_pricing import PriceBook
 from costspan_processor.attribution import Attribution, attributes_of
 from costspan_processor.conventions import read
 from costspan_processor.enrich import assess
-from costspan_processor.ledger.rows import PLACE, Kept, Row, Rows
+from costspan_processor.ledger.rows import PLACE, Batch, Kept, Row, Rows, rows_of
 
 BOOK: Final = PriceBook.bundled()
 AT: Final = 1_795_435_200_000_000_000
@@ -43,8 +43,9 @@ def rows(count: int, writer: str = "writer", first: int = 0, **said: Any) -> lis
     make = Rows(writer, "shop")
     found = []
     for number in range(first, first + count):
-        made = make.row(kept(number, **said), number + 1)
-        found.append((f"{uuid5(NAMESPACE_OID, writer).hex}:{number:016x}", *made[1:]))
+        series: dict[Row, int] = {}
+        ((_, *rest),) = rows_of(Batch([make.record(kept(number, **said), number + 1, series)], series))
+        found.append((f"{uuid5(NAMESPACE_OID, writer).hex}:{number:016x}", *rest))
     return found
 
 

@@ -14,7 +14,7 @@ from costspan_pricing import PriceBook
 from costspan_processor.attribution import Attribution, attributes_of
 from costspan_processor.conventions import Plain, read
 from costspan_processor.enrich import assess
-from costspan_processor.ledger.rows import COLUMNS, Kept, Row, Rows, added, measures
+from costspan_processor.ledger.rows import COLUMNS, Batch, Kept, Row, Rows, batch_of, measures, rows_of, totals
 from costspan_processor.ledger.schema import COMPONENTS, MEASURES, calls, measured
 
 BOOK = PriceBook.bundled()
@@ -32,7 +32,9 @@ def row(attributes: dict[str, Any], sequence: int = 1, **given: Any) -> Row:
     priced = assess(reading, AT, BOOK, given.get("duration"))
     said = {"who": None, "duration": 1.25, "first_chunk": None, "context": None}
     kept = Kept(priced=priced, at=AT, attributes=attributes, **{**said, **given})
-    return Rows("writer", "shop").row(kept, sequence)
+    series: dict[Row, int] = {}
+    (found,) = rows_of(Batch([Rows("writer", "shop").record(kept, sequence, series)], series))
+    return found
 
 
 def call(model: str = "openai/gpt-4.1", **counts: Any) -> dict[str, Any]:
@@ -216,10 +218,14 @@ def test_totals_are_what_the_schema_says_in_sql(some: list[Any]) -> None:
         connection.execute(insert(calls), [dict(zip(COLUMNS, row, strict=True)) for row in rows])
         said = connection.execute(select(*(measured()[name] for name in MEASURES)).order_by(calls.c.sequence)).all()
     engine.dispose()
-    assert [tuple(one) for one in said] == [measures([row]) for row in rows]
-    _, _, hours, spenders = added(rows)
+    batch = batch_of(rows)
+    assert rows_of(batch) == rows
+    shared = {id_: values for values, id_ in batch.series.items()}
+    made = [measures([record], shared[record[0]]) for record in batch.records]
+    assert [tuple(one) for one in said] == made
+    hours, spenders = totals(batch)
     assert sum(hour[-len(MEASURES)] for hour in hours) == len(rows)
     told = sum(row[COLUMNS.index(kind)] is not None for row in rows for kind in ("user", "session", "conversation"))
     assert sum(spender[-len(MEASURES)] for spender in spenders) == told
     for place in range(1, len(MEASURES) + 1):
-        assert sum(hour[-place] for hour in hours) == sum(measures([row])[-place] for row in rows)
+        assert sum(hour[-place] for hour in hours) == sum(one[-place] for one in made)

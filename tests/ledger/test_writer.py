@@ -114,7 +114,7 @@ def test_totals_hold_where_calls_end_while_others_are_written(url: str, monkeypa
     """A few are written, and meanwhile come many, one of which no database takes, and then more than a batch."""
     ledger = Ledger(url)
     made = LedgerWriter(ledger, None, "shop", flush_seconds=60)
-    write, come = ledger.write, iter((1_500, 12_000))
+    write, come = ledger.write_batch, iter((1_500, 12_000))
 
     def slow(*given: Any) -> Any:
         for number in range(next(come, 0)):
@@ -122,7 +122,7 @@ def test_totals_hold_where_calls_end_while_others_are_written(url: str, monkeypa
             keep(made, call._replace(duration=1e11) if number == 1_000 else call)
         return write(*given)
 
-    monkeypatch.setattr(ledger, "write", slow)
+    monkeypatch.setattr(ledger, "write_batch", slow)
     keep(made, kept())
     made.start()
     assert made.flush(60)

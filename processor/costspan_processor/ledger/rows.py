@@ -1,6 +1,6 @@
-"""A priced call -> its row in `calls`, and what that row adds to the tables.
+"""A priced call -> its record and its series, and what that adds to the totals.
 
-Off the hot path: the writer's thread makes rows of what was kept. A row is a tuple in the order of `COLUMNS`.
+Off the hot path: the writer's thread makes records of what was kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, get_current_span
 from costspan_pricing import METERS, PICO
 from costspan_processor.attribution import KEYS
 from costspan_processor.conventions import RESPONSE_ID, Plain
-from costspan_processor.ledger.schema import ATTRIBUTION, MEASURES, SERIES, SPENDERS, UNPRICED, calls, series_id
+from costspan_processor.ledger.schema import (
+    ATTRIBUTION,
+    MEASURES,
+    SERIES,
+    SPENDERS,
+    UNPRICED,
+    calls,
+    records,
+    series_id,
+)
 from costspan_processor.translation import in_convention
 
 if TYPE_CHECKING:
@@ -31,12 +40,15 @@ if TYPE_CHECKING:
     from costspan_processor.enrich import Priced
 
 Row = tuple[Any, ...]
+"""Of whatever table, in the order of its columns."""
 
 COLUMNS: Final = tuple(calls.columns.keys())
 PLACE: Final[Mapping[str, int]] = {name: place for place, name in enumerate(COLUMNS)}
-"""Where in a row a column stands."""
-_SHARED: Final = PLACE[SERIES[0]]
-"""Where in a row begins what it has in common with others."""
+"""Where in a row of `calls` a column stands."""
+IN_RECORD: Final[Mapping[str, int]] = {name: place for place, name in enumerate(records.columns.keys())}
+"""Where in a row of `records`."""
+IN_SERIES: Final[Mapping[str, int]] = {name: place for place, name in enumerate(SERIES)}
+"""Where in the values of a series."""
 
 AT_MOST: Final = 10**18
 """No figure of a call is larger, in any unit: what is larger is no figure ($1 million, a billion billion tokens)."""
@@ -85,8 +97,16 @@ _Written = tuple[str, str, str, int]
 """Of a meter: what its usage has before the quantity, what its line has before that and after it, and the rate."""
 
 
+class Batch(NamedTuple):
+    """Calls to be written."""
+
+    records: list[Row]
+    series: dict[Row, int]
+    """The series that records name: by their values, their ids."""
+
+
 class Rows:
-    """Makes rows, and remembers what rows have in common."""
+    """Makes records, and remembers what they have in common."""
 
     def __init__(self, writer: str, service: str | None, own_ids: bool = True) -> None:
         """`own_ids`: whether the tracer makes ids of its own for spans that nobody records."""
@@ -100,8 +120,11 @@ class Rows:
         self._blocks: dict[int, tuple[Attribution, tuple[Row, Row]]] = {}
         self._sheets: dict[tuple[RateCard, int], dict[str, _Written]] = {}
 
-    def row(self, kept: Kept | tuple[Any, ...], sequence: int) -> Row:
-        """The row of a call: all fields of a `Kept` are there. Raises ValueError for figures that cannot be."""
+    def record(self, kept: Kept | tuple[Any, ...], sequence: int, series: dict[Row, int]) -> Row:
+        """The record of a call, whose series is in `series` then; all fields of a `Kept` are there.
+
+        Raises ValueError for figures that cannot be.
+        """
         priced, who, at, duration, first_chunk, context, attributes, span, scope, resource = kept
         reading = priced.reading
         kind = reading.kind
@@ -124,7 +147,9 @@ class Rows:
             self._of_plain(priced, attributes) if isinstance(priced, Plain) else _of_any(priced, attributes)
         )
         spenders, named = self._attribution(who, attributes, ours)
+        shared = (service, *known[1], *named, priced.status, *prices)
         return (
+            series.get(shared) or _named(shared, series),
             f"{self._draw(128):032x}" if span_id is None else f"{trace_id}:{span_id}",
             self._writer,
             sequence,
@@ -140,11 +165,6 @@ class Rows:
             _text(get(PROMPT)),
             _text(get(PREFIX)),
             round(share * 1000) if isinstance(share, float) else share if type(share) is int else None,
-            service,
-            *known[1],
-            *named,
-            priced.status,
-            *prices,
         )
 
     def _kind(self, kind: Kind) -> tuple[Kind, Row]:
@@ -373,65 +393,80 @@ def _attribution(who: Attribution | None, attributes: Mapping[str, Any], *, own:
     return (*values[:_OWN], json.dumps(tags, sort_keys=True) if tags else None), tuple(values[_OWN:])
 
 
-# ---------------------------------------------------------------------- what rows add to tables
+# ---------------------------------------------------------------------- rows of `calls`
 
 
-_SUMMED: Final = tuple(name for name in MEASURES if name in PLACE and name not in {"aborted", "cost", "duration"})
+def batch_of(rows: Iterable[Row]) -> Batch:
+    """What rows of `calls` are made of."""
+    series: dict[Row, int] = {}
+    size = len(COLUMNS) - len(SERIES)
+    return Batch([(series.get(row[size:]) or _named(row[size:], series), *row[:size]) for row in rows], series)
+
+
+def rows_of(batch: Batch) -> list[Row]:
+    """The rows of `calls` that a batch makes."""
+    shared = {id_: values for values, id_ in batch.series.items()}
+    return [(*record[1:], *shared[record[0]]) for record in batch.records]
+
+
+def _named(shared: Row, series: dict[Row, int]) -> int:
+    one = series[shared] = series_id(shared)
+    return one
+
+
+# ---------------------------------------------------------------------- what they add to totals
+
+
+_SUMMED: Final = tuple(name for name in MEASURES if name in IN_RECORD and name not in {"cost", "duration"})
 _AT_WASTED: Final = MEASURES.index("wasted") - MEASURES.index("cost") - 1
-_spent_by: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in ("hour", *SPENDERS)))
-_outcome_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in ("status", "error_type", "aborted")))
-_figures_of: Final[Callable[[Row], Row]] = itemgetter(*(PLACE[name] for name in ("duration", "cost", *_SUMMED)))
+_key_of: Final[Callable[[Row], Row]] = itemgetter(*(IN_RECORD[name] for name in ("series", "hour", *SPENDERS)))
+_outcome_of: Final[Callable[[Row], Row]] = itemgetter(
+    *(IN_SERIES[name] for name in ("status", "error_type", "aborted"))
+)
+_figures_of: Final[Callable[[Row], Row]] = itemgetter(*(IN_RECORD[name] for name in ("duration", "cost", *_SUMMED)))
 
 
-def measures(rows: Sequence[Row]) -> Row:
-    """What rows of the same series add to each of `MEASURES`, as `schema.measured` says it in SQL."""
-    status, error_type, aborted = _outcome_of(rows[0])
+def measures(some: Sequence[Row], shared: Row) -> Row:
+    """What records of a series add to each of `MEASURES`, as `schema.measured` says it in SQL."""
+    status, error_type, aborted = _outcome_of(shared)
     failed = status == "no_usage" and error_type is not None
     unpriced = status in UNPRICED and not failed
-    number = len(rows)
+    number = len(some)
     # Whatever is not known adds nothing.
     if number == 1:
-        figures = _figures_of(rows[0])
+        figures = _figures_of(some[0])
         timed = +(figures[0] is not None)
         duration, cost, *sums = [figure or 0 for figure in figures]
     else:
-        columns = list(zip(*map(_figures_of, rows), strict=True))
+        columns = list(zip(*map(_figures_of, some), strict=True))
         timed = number - columns[0].count(None)
         duration, cost, *sums = [sum(filter(None, column)) for column in columns]
     sums.insert(_AT_WASTED, cost if aborted or error_type is not None else 0)
     return (number, number * failed, number * aborted, number * unpriced, cost, *sums, duration, timed)
 
 
-class Added(NamedTuple):
-    """What rows add to tables, as rows of these; those of totals in the order of their keys."""
+class Totals(NamedTuple):
+    """What calls add to the tables of totals, as rows of these, in the order of their keys."""
 
-    records: list[Row]
-    series: list[Row]
     hours: list[Row]
     spenders: list[Row]
 
 
-def added(rows: Iterable[Row]) -> Added:
-    """What rows add to tables."""
-    records: list[Row] = []
-    ids: dict[Row, int] = {}
-    alike: dict[tuple[Row, int], list[Row]] = {}
-    for row in rows:
-        shared = row[_SHARED:]
-        one = ids.get(shared)
-        if one is None:
-            one = ids[shared] = series_id(shared)
-        records.append((one, *row[:_SHARED]))
-        alike.setdefault((_spent_by(row), one), []).append(row)
+def totals(batch: Batch) -> Totals:
+    """What calls add to totals."""
+    alike: dict[Row, list[Row]] = {}
+    for record in batch.records:
+        alike.setdefault(_key_of(record), []).append(record)
+    shared = {id_: values for values, id_ in batch.series.items()}
     hours: dict[Row, list[Row]] = {}
     spenders: dict[Row, list[Row]] = {}
-    for ((hour, *who), one), some in alike.items():
-        sums = measures(some)
-        hours.setdefault((hour, one), []).append(sums)
+    for (series, hour, *who), some in alike.items():
+        sums = measures(some, shared[series])
+        hours.setdefault((hour, series), []).append(sums)
         for kind, value in zip(SPENDERS, who, strict=True):
             if value is not None:
                 spenders.setdefault((hour, kind, value), []).append(sums)
-    return Added(records, sorted((one, *shared) for shared, one in ids.items()), _summed(hours), _summed(spenders))
+    return Totals(_summed(hours), _summed(spenders))
 
 
 def _summed(by: dict[Row, list[Row]]) -> list[Row]:

@@ -24,16 +24,16 @@ from sqlalchemy import BigInteger, Boolean, Integer, create_engine, delete, even
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from costspan_processor.ledger.rows import PLACE, added
+from costspan_processor.ledger.rows import IN_RECORD, IN_SERIES, Batch, batch_of, totals
 from costspan_processor.ledger.schema import MEASURES, events, hours, metadata, records, series, spenders, writers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection, Engine, Table
     from sqlalchemy.engine import URL
 
-    from costspan_processor.ledger.rows import Added, Row
+    from costspan_processor.ledger.rows import Row, Totals
 
 VERSION_TABLE: Final = "costspan_ledger_version"
 """Where Alembic keeps the version of the tables: an application in the same database may have its own."""
@@ -53,12 +53,12 @@ _LOCK: Final = 0x636F7374
 """PostgreSQL's advisory lock of whoever migrates: "cost"."""
 
 _Key = tuple[int, str]
-_key: Final[Callable[[Row], _Key]] = itemgetter(PLACE["hour"], PLACE["id"])
-"""What a call is known by."""
-_WRITER: Final = PLACE["writer"]
-_SEQUENCE: Final = PLACE["sequence"]
-_SERVICE: Final = PLACE["service"]
-_STARTED: Final = PLACE["started"]
+_key: Final[Callable[[Row], _Key]] = itemgetter(IN_RECORD["hour"], IN_RECORD["id"])
+"""What a record is known by."""
+_its_number: Final[Callable[[Row], tuple[str, int]]] = itemgetter(IN_RECORD["writer"], IN_RECORD["sequence"])
+_SERIES: Final = IN_RECORD["series"]
+_STARTED: Final = IN_RECORD["started"]
+_SERVICE: Final = IN_SERIES["service"]
 
 
 _migrating = threading.Lock()
@@ -262,57 +262,62 @@ class Ledger:
 
     # ---------------------------------------------------------------- writing
 
-    def write(self, rows: Sequence[Row], writer: Writer | None = None, adds: Added | None = None) -> Written:
+    def write(self, rows: Sequence[Row], writer: Writer | None = None) -> Written:
+        """`write_batch` of rows of `calls`."""
+        return self.write_batch(batch_of(rows), writer)
+
+    def write_batch(self, batch: Batch, writer: Writer | None = None, adds: Totals | None = None) -> Written:
         """Insert what is not there yet, add it to the totals, and note how far its writers are; all or nothing.
 
-        `adds` is what the rows add to tables, if that is known.
+        `adds` is what all of it adds to the totals, if that is known.
 
-        Raises what the database raises: `is_about_rows` tells whether the rows are to blame.
+        Raises what the database raises: `is_about_rows` tells whether what is to be written is to blame.
         """
-        adds = adds or added(rows)
+        its, series_ = batch
         with self.writing() as connection:
-            fresh, there = self._insert_calls(connection, rows, adds.records) if rows else ([], {})
-            ours = sum(there.get(_key(row)) == (row[_WRITER], row[_SEQUENCE]) for row in _unique(rows)) if there else 0
-            known = len(rows) - len(fresh) - ours
-            if len(fresh) < len(rows):
-                adds = added(fresh)
-            self._insert(connection, series, adds.series, "ON CONFLICT (id) DO NOTHING")
-            self._add(connection, hours, adds.hours)
-            self._add(connection, spenders, adds.spenders)
+            fresh, there = self._insert_records(connection, its) if its else ([], {})
+            ours = sum(there.get(_key(one)) == _its_number(one) for one in _unique(its)) if there else 0
+            known = len(its) - len(fresh) - ours
+            if fresh:
+                if adds is None or len(fresh) < len(its):
+                    adds = totals(Batch(fresh, series_))
+                used = {one[_SERIES] for one in fresh}
+                named = sorted((id_, *values) for values, id_ in series_.items() if id_ in used)
+                self._insert(connection, series, named, "ON CONFLICT (id) DO NOTHING")
+                self._add(connection, hours, adds.hours)
+                self._add(connection, spenders, adds.spenders)
             if fresh or writer is not None:
-                self._note_writers(connection, fresh, writer)
+                self._note_writers(connection, fresh, series_, writer)
             if writer is not None:
                 so_far = {"seen": int(time.time()), "dropped": writer.dropped, "known": writer.known + known}
                 so_far |= {} if writer.ended is None else {"ended": writer.ended}
                 connection.execute(update(writers).where(writers.c.id == writer.id).values(so_far))
         return Written(len(fresh), known)
 
-    def _insert_calls(
-        self, connection: Connection, rows: Sequence[Row], its: Sequence[Row]
-    ) -> tuple[Sequence[Row], dict[_Key, tuple[str, int]]]:
-        """Insert rows, `its` being their records; returns those that went in, and writer and sequence of the others."""
+    def _insert_records(self, connection: Connection, its: list[Row]) -> tuple[list[Row], dict[_Key, tuple[str, int]]]:
+        """Insert records; returns those that went in, and writer and sequence of those that had been there."""
         if self.backend == "sqlite":
             # Nearly always all of them are new, and that is quicker tried than asked.
             with connection.begin_nested() as attempt:
-                if self._insert(connection, records, its, "ON CONFLICT DO NOTHING") == len(rows):
-                    return rows, {}
+                if self._insert(connection, records, its, "ON CONFLICT DO NOTHING") == len(its):
+                    return its, {}
                 attempt.rollback()
-            keys = json.dumps([_key(row) for row in _unique(rows)])
+            its = _unique(its)
+            keys = json.dumps([_key(one) for one in its])
             listed = "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
             there = _known(connection, listed, (keys,))
-            fresh = [row for row in _unique(rows) if _key(row) not in there]
-            self._insert(connection, records, added(fresh).records)
+            fresh = [one for one in its if _key(one) not in there]
+            self._insert(connection, records, fresh)
             return fresh, there
         # Always in the same order, so that two who write the same wait for each other and not in a circle.
-        by_key = dict(zip(map(_key, reversed(rows)), reversed(its), strict=True))
-        ordered = [by_key[key] for key in sorted(by_key)]
+        its = sorted(_unique(its), key=_key)
         statement = f"{self._into(records)} ON CONFLICT DO NOTHING RETURNING hour, id"
-        new = {(hour, id_) for hour, id_ in connection.exec_driver_sql(statement, _columns(ordered))}
-        if len(new) == len(rows):
-            return rows, {}
-        rest = _columns([key for key in by_key if key not in new])
+        new = {(hour, id_) for hour, id_ in connection.exec_driver_sql(statement, _columns(its))}
+        if len(new) == len(its):
+            return its, {}
+        rest = _columns([key for key in map(_key, its) if key not in new])
         there = _known(connection, "SELECT * FROM unnest(%s::integer[], %s::text[])", rest)
-        return [row for row in _unique(rows) if _key(row) in new], there
+        return [one for one in its if _key(one) in new], there
 
     def _into(self, table: Table, rows: int = 1) -> str:
         """`INSERT` of so many rows: SQLite takes them one after the other, PostgreSQL as an array a column."""
@@ -354,26 +359,29 @@ class Ledger:
         sums = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in MEASURES)
         self._insert(connection, table, rows, f"ON CONFLICT ({keys}) DO UPDATE SET {sums}")
 
-    def _note_writers(self, connection: Connection, fresh: Sequence[Row], writer: Writer | None) -> None:
-        """Add rows to what their writers have written; `writer` is listed even if it has written none."""
+    def _note_writers(
+        self, connection: Connection, fresh: Sequence[Row], named: Mapping[Row, int], writer: Writer | None
+    ) -> None:
+        """Add records to what their writers have written; `writer` is listed even if it has written none."""
         by: dict[str, list[Row]] = {} if writer is None else {writer.id: []}
-        for row in fresh:
-            by.setdefault(row[_WRITER], []).append(row)
+        for one in fresh:
+            by.setdefault(_its_number(one)[0], []).append(one)
         now = int(time.time())
         lines = []
-        for one, rows in sorted(by.items()):
-            if writer is not None and one == writer.id:
+        for id_, its in sorted(by.items()):
+            if writer is not None and id_ == writer.id:
                 who = writer[:5]
-            else:  # rows that come from another ledger
-                who = (one, "", 0, rows[0][_SERVICE], min(row[_STARTED] for row in rows) // 10**9)
-            lines.append((*who, now, None, len(rows), 0, 0, 0, 0))
+            else:  # calls that come from another ledger
+                services = (values[_SERVICE] for values, number in named.items() if number == its[0][_SERIES])
+                who = (id_, "", 0, next(services), min(one[_STARTED] for one in its) // 10**9)
+            lines.append((*who, now, None, len(its), 0, 0, 0, 0))
         then = "ON CONFLICT (id) DO UPDATE SET written = writers.written + excluded.written"
         self._insert(connection, writers, lines, then)
 
     def bury(self, writer: Writer, kept: int) -> int:
         """Note the end of a writer that died, which had kept so many calls; returns how many of them are lost."""
         with self.writing() as connection:
-            self._note_writers(connection, [], writer)
+            self._note_writers(connection, [], {}, writer)
             its = writers.c.id == writer.id
             written, known = connection.execute(select(writers.c.written, writers.c.known).where(its)).one()
             lost: int = max(0, kept - written - known - writer.dropped)
@@ -497,11 +505,11 @@ def _known(connection: Connection, keys: str, parameters: tuple[Any, ...]) -> di
     return {(hour, id_): (writer, sequence) for hour, id_, writer, sequence in found}
 
 
-def _unique(rows: Iterable[Row]) -> list[Row]:
-    """The first row of each key."""
+def _unique(its: Iterable[Row]) -> list[Row]:
+    """The first record of each key."""
     found: dict[_Key, Row] = {}
-    for row in rows:
-        found.setdefault(_key(row), row)
+    for one in its:
+        found.setdefault(_key(one), one)
     return list(found.values())
 
 

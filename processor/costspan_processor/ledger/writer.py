@@ -19,7 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from costspan_processor.ledger.counts import Counts, bury_the_dead, folder_of
-from costspan_processor.ledger.rows import PLACE, Added, Row, Rows, added
+from costspan_processor.ledger.rows import PLACE, Batch, Row, Rows, Totals, batch_of, rows_of, totals
 from costspan_processor.ledger.store import AwayError, Ledger, LedgerError, Writer, is_about_rows, is_of_database
 
 if TYPE_CHECKING:
@@ -123,13 +123,13 @@ class LedgerWriter:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._queue: deque[tuple[Any, ...]] = deque()
-        self._made: deque[tuple[list[Row], Added]] = deque()
-        """Rows, with what they add to tables: that too is counted beside the writing."""
-        self._batch: list[Row] = []
-        self._adds: Added | None = None
+        self._made: deque[tuple[Batch, Totals]] = deque()
+        """Records, with what they add to totals: that too is counted beside the writing."""
+        self._batch = Batch([], {})
+        self._adds: Totals | None = None
         """What is being written."""
         self._rows = 0
-        """How many rows wait, are being made or written."""
+        """How many records wait, are being made or written."""
         self._notes: deque[tuple[str, int, str, str, str, str]] = deque(maxlen=1_000)
         self._busy = False
         self._ending = False
@@ -308,7 +308,7 @@ class LedgerWriter:
                 self._busy = False
 
     def _make_rows(self, most: int = _BATCH, beside: bool = False) -> None:
-        made: list[Row] = []
+        made = Batch([], {})
         left = min(len(self._queue), most)
         while left > 0:
             with self._lock:
@@ -318,13 +318,13 @@ class LedgerWriter:
             for kept in some:
                 self._sequence += 1
                 try:
-                    made.append(self._make.row(kept, self._sequence))
+                    made.records.append(self._make.record(kept, self._sequence, made.series))
                 except Exception as error:  # noqa: BLE001  whatever is in a span
                     self._drop(error)
             if beside:
                 time.sleep(_A_MOMENT)
-        if made:
-            self._made.append((made, added(made)))
+        if made.records:
+            self._made.append((made, totals(made)))
 
     def _make_rows_beside(self) -> threading.Thread | None:
         """Make rows while others are being written: the database needs no interpreter for its part."""
@@ -345,7 +345,7 @@ class LedgerWriter:
             self._look_for_dead = now + _DEAD_EVERY
         most = _BATCH
         self._make_rows()
-        while self._batch or self._made:
+        while self._batch.records or self._made:
             beside = self._make_rows_beside() if len(self._queue) >= _WORTH_A_THREAD else None
             try:
                 most = self._write_rows(most)
@@ -374,18 +374,20 @@ class LedgerWriter:
 
         A row that no database takes is found by writing fewer and fewer, and dropped.
         """
-        if not self._batch:
+        if not self._batch.records:
             self._batch, self._adds = self._made.popleft()
-            while self._made and len(self._batch) + len(self._made[0][0]) <= _BATCH:
-                self._batch += self._made.popleft()[0]
+            while self._made and len(self._batch.records) + len(self._made[0][0].records) <= _BATCH:
+                (more, series), _ = self._made.popleft()
+                self._batch.records.extend(more)
+                self._batch.series.update(series)
                 self._adds = None
-        batch = self._batch
+        its, series = self._batch
         while True:
-            count = min(most, len(batch))
-            if count < len(batch):
+            count = min(most, len(its))
+            if count < len(its):
                 self._adds = None
             try:
-                self._known += self.ledger.write(batch[:count], self._state(), self._adds).known
+                self._known += self.ledger.write_batch(Batch(its[:count], series), self._state(), self._adds).known
                 self._noted = True
             except Exception as error:
                 if not is_about_rows(error):
@@ -393,15 +395,18 @@ class LedgerWriter:
                 if count > 1:
                     most = count // 2
                     continue
-                cleaned = _clean(batch[0])
-                if batch[0] != cleaned:
-                    batch[0], self._adds = cleaned, None
+                (row,) = rows_of(Batch(its[:1], series))
+                cleaned = _clean(row)
+                if row != cleaned:
+                    one = batch_of([cleaned])
+                    its[:1], self._adds = one.records, None
+                    series.update(one.series)
                     continue
                 self._drop(error)
             else:
                 with self._lock:
                     self._rows -= count
-            del batch[:count]
+            del its[:count]
             return min(_BATCH, 2 * most)
 
     def _drop(self, error: BaseException) -> None:
@@ -421,7 +426,7 @@ class LedgerWriter:
                 self._values[1] += len(self._queue) + self._rows
                 self._queue.clear()
                 self._made.clear()
-                self._batch.clear()
+                self._batch = Batch([], {})
                 self._rows = 0
                 self._notes.clear()
             return
