@@ -383,11 +383,9 @@ def _write(connection: Connection, repricer: Repricer, keys: Sequence[tuple[int,
     if not after:
         return 0, 0
     recorded, restated = batch_of(before), batch_of(after)
-    updates = []
-    for pair in zip(recorded.records, restated.records, strict=True):
-        was, now = (dict(zip(records.columns.keys(), record, strict=True)) for record in pair)
-        same_as = {"_hour": was["hour"], "_id": was["id"], "_series": was["series"], "_cost": was["cost"]}
-        updates.append({**same_as, **{name: now[name] for name in _RESTATED}})
+    columns = {f"_{name}": recorded.column(name) for name in ("hour", "id", "series", "cost")}
+    columns |= {name: restated.column(name) for name in _RESTATED}
+    updates = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     # Where rows cannot be locked, the figures that were read are what makes sure that nobody else was faster.
     same = and_(
         records.c.hour == bindparam("_hour"),

@@ -43,8 +43,9 @@ def rows(count: int, writer: str = "writer", first: int = 0, **said: Any) -> lis
     make = Rows(writer, "shop")
     found = []
     for number in range(first, first + count):
-        series: dict[Row, int] = {}
-        ((_, *rest),) = rows_of(Batch([make.record(kept(number, **said), number + 1, series)], series))
+        one = Batch()
+        one.values += make.record(kept(number, **said), number + 1, one.series)
+        ((_, *rest),) = rows_of(one)
         found.append((f"{uuid5(NAMESPACE_OID, writer).hex}:{number:016x}", *rest))
     return found
 

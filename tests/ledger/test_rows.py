@@ -14,7 +14,7 @@ from costspan_pricing import PriceBook
 from costspan_processor.attribution import Attribution, attributes_of
 from costspan_processor.conventions import Plain, read
 from costspan_processor.enrich import assess
-from costspan_processor.ledger.rows import COLUMNS, Batch, Kept, Row, Rows, batch_of, measures, rows_of, totals
+from costspan_processor.ledger.rows import COLUMNS, Batch, Kept, Row, Rows, batch_of, figures, measures, rows_of, totals
 from costspan_processor.ledger.schema import COMPONENTS, MEASURES, calls, measured
 
 BOOK = PriceBook.bundled()
@@ -32,8 +32,9 @@ def row(attributes: dict[str, Any], sequence: int = 1, **given: Any) -> Row:
     priced = assess(reading, AT, BOOK, given.get("duration"))
     said = {"who": None, "duration": 1.25, "first_chunk": None, "context": None}
     kept = Kept(priced=priced, at=AT, attributes=attributes, **{**said, **given})
-    series: dict[Row, int] = {}
-    (found,) = rows_of(Batch([Rows("writer", "shop").record(kept, sequence, series)], series))
+    batch = Batch()
+    batch.values += Rows("writer", "shop").record(kept, sequence, batch.series)
+    (found,) = rows_of(batch)
     return found
 
 
@@ -221,7 +222,8 @@ def test_totals_are_what_the_schema_says_in_sql(some: list[Any]) -> None:
     batch = batch_of(rows)
     assert rows_of(batch) == rows
     shared = {id_: values for values, id_ in batch.series.items()}
-    made = [measures([record], shared[record[0]]) for record in batch.records]
+    columns = figures(batch)
+    made = [measures(columns, [place], shared[id_]) for place, id_ in enumerate(batch.column("series"))]
     assert [tuple(one) for one in said] == made
     hours, spenders = totals(batch)
     assert sum(hour[-len(MEASURES)] for hour in hours) == len(rows)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections import defaultdict
+from dataclasses import dataclass, field
 from decimal import Decimal
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -47,8 +49,7 @@ PLACE: Final[Mapping[str, int]] = {name: place for place, name in enumerate(COLU
 """Where in a row of `calls` a column stands."""
 IN_RECORD: Final[Mapping[str, int]] = {name: place for place, name in enumerate(records.columns.keys())}
 """Where in a row of `records`."""
-IN_SERIES: Final[Mapping[str, int]] = {name: place for place, name in enumerate(SERIES)}
-"""Where in the values of a series."""
+_WIDTH: Final = len(IN_RECORD)
 
 AT_MOST: Final = 10**18
 """No figure of a call is larger, in any unit: what is larger is no figure ($1 million, a billion billion tokens)."""
@@ -97,12 +98,36 @@ _Written = tuple[str, str, str, int]
 """Of a meter: what its usage has before the quantity, what its line has before that and after it, and the rate."""
 
 
-class Batch(NamedTuple):
+@dataclass(slots=True)
+class Batch:
     """Calls to be written."""
 
-    records: list[Row]
-    series: dict[Row, int]
+    values: list[Any] = field(default_factory=list)
+    """Of their records, one after the other: a row for each would be one more thing for Python's collector to visit."""
+    series: dict[Row, int] = field(default_factory=dict)
     """The series that records name: by their values, their ids."""
+
+    def __len__(self) -> int:
+        """How many calls."""
+        return len(self.values) // _WIDTH
+
+    def column(self, name: str) -> list[Any]:
+        """A column of the records."""
+        return self.values[IN_RECORD[name] :: _WIDTH]
+
+    @property
+    def keys(self) -> list[tuple[int, str]]:
+        """What each record is known by: its hour and its id."""
+        return list(zip(self.column("hour"), self.column("id"), strict=True))
+
+    def take(self, places: Iterable[int]) -> Batch:
+        """Some of the calls, by their places."""
+        values = self.values
+        return Batch([one for at in places for one in values[at * _WIDTH : (at + 1) * _WIDTH]], self.series)
+
+    def remove(self, count: int) -> None:
+        """Leave out the first so many calls."""
+        del self.values[: count * _WIDTH]
 
 
 class Rows:
@@ -398,15 +423,18 @@ def _attribution(who: Attribution | None, attributes: Mapping[str, Any], *, own:
 
 def batch_of(rows: Iterable[Row]) -> Batch:
     """What rows of `calls` are made of."""
-    series: dict[Row, int] = {}
+    batch = Batch()
     size = len(COLUMNS) - len(SERIES)
-    return Batch([(series.get(row[size:]) or _named(row[size:], series), *row[:size]) for row in rows], series)
+    for row in rows:
+        batch.values += (batch.series.get(row[size:]) or _named(row[size:], batch.series), *row[:size])
+    return batch
 
 
 def rows_of(batch: Batch) -> list[Row]:
     """The rows of `calls` that a batch makes."""
     shared = {id_: values for values, id_ in batch.series.items()}
-    return [(*record[1:], *shared[record[0]]) for record in batch.records]
+    values = batch.values
+    return [(*values[at + 1 : at + _WIDTH], *shared[values[at]]) for at in range(0, len(values), _WIDTH)]
 
 
 def _named(shared: Row, series: dict[Row, int]) -> int:
@@ -419,30 +447,34 @@ def _named(shared: Row, series: dict[Row, int]) -> int:
 
 _SUMMED: Final = tuple(name for name in MEASURES if name in IN_RECORD and name not in {"cost", "duration"})
 _AT_WASTED: Final = MEASURES.index("wasted") - MEASURES.index("cost") - 1
-_key_of: Final[Callable[[Row], Row]] = itemgetter(*(IN_RECORD[name] for name in ("series", "hour", *SPENDERS)))
-_outcome_of: Final[Callable[[Row], Row]] = itemgetter(
-    *(IN_SERIES[name] for name in ("status", "error_type", "aborted"))
-)
-_figures_of: Final[Callable[[Row], Row]] = itemgetter(*(IN_RECORD[name] for name in ("duration", "cost", *_SUMMED)))
+_outcome_of: Final[Callable[[Row], Row]] = itemgetter(*map(SERIES.index, ("status", "error_type", "aborted")))
 
 
-def measures(some: Sequence[Row], shared: Row) -> Row:
-    """What records of a series add to each of `MEASURES`, as `schema.measured` says it in SQL."""
+def measures(columns: Sequence[Sequence[int | None]], places: Sequence[int], shared: Row) -> Row:
+    """What calls of a series add to each of `MEASURES`, as `schema.measured` says it in SQL.
+
+    `columns` are the figures of a batch (`figures`), `places` those of the calls.
+    """
     status, error_type, aborted = _outcome_of(shared)
     failed = status == "no_usage" and error_type is not None
     unpriced = status in UNPRICED and not failed
-    number = len(some)
+    number = len(places)
     # Whatever is not known adds nothing.
     if number == 1:
-        figures = _figures_of(some[0])
-        timed = +(figures[0] is not None)
-        duration, cost, *sums = [figure or 0 for figure in figures]
+        (at,) = places
+        timed = +(columns[0][at] is not None)
+        duration, cost, *sums = [column[at] or 0 for column in columns]
     else:
-        columns = list(zip(*map(_figures_of, some), strict=True))
-        timed = number - columns[0].count(None)
-        duration, cost, *sums = [sum(filter(None, column)) for column in columns]
+        of = itemgetter(*places)
+        timed = number - of(columns[0]).count(None)
+        duration, cost, *sums = [sum(filter(None, of(column))) for column in columns]
     sums.insert(_AT_WASTED, cost if aborted or error_type is not None else 0)
     return (number, number * failed, number * aborted, number * unpriced, cost, *sums, duration, timed)
+
+
+def figures(batch: Batch) -> list[list[int | None]]:
+    """The columns that are summed."""
+    return [batch.column(name) for name in ("duration", "cost", *_SUMMED)]
 
 
 class Totals(NamedTuple):
@@ -454,14 +486,15 @@ class Totals(NamedTuple):
 
 def totals(batch: Batch) -> Totals:
     """What calls add to totals."""
-    alike: dict[Row, list[Row]] = {}
-    for record in batch.records:
-        alike.setdefault(_key_of(record), []).append(record)
+    alike: dict[Row, list[int]] = defaultdict(list)
+    for place, key in enumerate(zip(*map(batch.column, ("series", "hour", *SPENDERS)), strict=True)):
+        alike[key].append(place)
     shared = {id_: values for values, id_ in batch.series.items()}
+    columns = figures(batch)
     hours: dict[Row, list[Row]] = {}
     spenders: dict[Row, list[Row]] = {}
-    for (series, hour, *who), some in alike.items():
-        sums = measures(some, shared[series])
+    for (series, hour, *who), places in alike.items():
+        sums = measures(columns, places, shared[series])
         hours.setdefault((hour, series), []).append(sums)
         for kind, value in zip(SPENDERS, who, strict=True):
             if value is not None:

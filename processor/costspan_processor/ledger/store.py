@@ -14,9 +14,9 @@ import os
 import sqlite3
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from functools import cached_property
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -24,11 +24,21 @@ from sqlalchemy import BigInteger, Boolean, Integer, create_engine, delete, even
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from costspan_processor.ledger.rows import IN_RECORD, IN_SERIES, Batch, batch_of, totals
-from costspan_processor.ledger.schema import MEASURES, events, hours, metadata, records, series, spenders, writers
+from costspan_processor.ledger.rows import Batch, batch_of, totals
+from costspan_processor.ledger.schema import (
+    MEASURES,
+    SERIES,
+    events,
+    hours,
+    metadata,
+    records,
+    series,
+    spenders,
+    writers,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection, Engine, Table
     from sqlalchemy.engine import URL
@@ -53,12 +63,8 @@ _LOCK: Final = 0x636F7374
 """PostgreSQL's advisory lock of whoever migrates: "cost"."""
 
 _Key = tuple[int, str]
-_key: Final[Callable[[Row], _Key]] = itemgetter(IN_RECORD["hour"], IN_RECORD["id"])
-"""What a record is known by."""
-_its_number: Final[Callable[[Row], tuple[str, int]]] = itemgetter(IN_RECORD["writer"], IN_RECORD["sequence"])
-_SERIES: Final = IN_RECORD["series"]
-_STARTED: Final = IN_RECORD["started"]
-_SERVICE: Final = IN_SERIES["service"]
+"""What a record is known by: its hour and its id."""
+_SERVICE: Final = SERIES.index("service")
 
 
 _migrating = threading.Lock()
@@ -273,51 +279,54 @@ class Ledger:
 
         Raises what the database raises: `is_about_rows` tells whether what is to be written is to blame.
         """
-        its, series_ = batch
         with self.writing() as connection:
-            fresh, there = self._insert_records(connection, its) if its else ([], {})
-            ours = sum(there.get(_key(one)) == _its_number(one) for one in _unique(its)) if there else 0
-            known = len(its) - len(fresh) - ours
-            if fresh:
-                if adds is None or len(fresh) < len(its):
-                    adds = totals(Batch(fresh, series_))
-                used = {one[_SERIES] for one in fresh}
-                named = sorted((id_, *values) for values, id_ in series_.items() if id_ in used)
+            fresh, there = self._insert_records(connection, batch) if len(batch) else (batch, {})
+            known = len(batch) - len(fresh)
+            if there:
+                numbers = zip(batch.column("writer"), batch.column("sequence"), strict=True)
+                ours = {key for key, number in zip(batch.keys, numbers, strict=True) if there.get(key) == number}
+                known -= len(ours)
+            if len(fresh):
+                if adds is None or len(fresh) < len(batch):
+                    adds = totals(fresh)
+                used = set(fresh.column("series"))
+                named = sorted((id_, *values) for values, id_ in fresh.series.items() if id_ in used)
                 self._insert(connection, series, named, "ON CONFLICT (id) DO NOTHING")
                 self._add(connection, hours, adds.hours)
                 self._add(connection, spenders, adds.spenders)
-            if fresh or writer is not None:
-                self._note_writers(connection, fresh, series_, writer)
+            if len(fresh) or writer is not None:
+                self._note_writers(connection, fresh, writer)
             if writer is not None:
                 so_far = {"seen": int(time.time()), "dropped": writer.dropped, "known": writer.known + known}
                 so_far |= {} if writer.ended is None else {"ended": writer.ended}
                 connection.execute(update(writers).where(writers.c.id == writer.id).values(so_far))
         return Written(len(fresh), known)
 
-    def _insert_records(self, connection: Connection, its: list[Row]) -> tuple[list[Row], dict[_Key, tuple[str, int]]]:
+    def _insert_records(self, connection: Connection, batch: Batch) -> tuple[Batch, dict[_Key, tuple[str, int]]]:
         """Insert records; returns those that went in, and writer and sequence of those that had been there."""
         if self.backend == "sqlite":
             # Nearly always all of them are new, and that is quicker tried than asked.
             with connection.begin_nested() as attempt:
-                if self._insert(connection, records, its, "ON CONFLICT DO NOTHING") == len(its):
-                    return its, {}
+                if self._insert_values(connection, records, batch.values, "ON CONFLICT DO NOTHING") == len(batch):
+                    return batch, {}
                 attempt.rollback()
-            its = _unique(its)
-            keys = json.dumps([_key(one) for one in its])
+            first = _first_places(batch)
             listed = "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
-            there = _known(connection, listed, (keys,))
-            fresh = [one for one in its if _key(one) not in there]
-            self._insert(connection, records, fresh)
+            there = _known(connection, listed, (json.dumps(list(first)),))
+            fresh = batch.take(place for key, place in first.items() if key not in there)
+            self._insert_values(connection, records, fresh.values)
             return fresh, there
         # Always in the same order, so that two who write the same wait for each other and not in a circle.
-        its = sorted(_unique(its), key=_key)
+        first = dict(sorted(_first_places(batch).items()))
+        its = batch.take(first.values())
         statement = f"{self._into(records)} ON CONFLICT DO NOTHING RETURNING hour, id"
-        new = {(hour, id_) for hour, id_ in connection.exec_driver_sql(statement, _columns(its))}
+        columns = tuple(its.column(column.name) for column in records.columns)
+        new = {(hour, id_) for hour, id_ in connection.exec_driver_sql(statement, columns)}
         if len(new) == len(its):
             return its, {}
-        rest = _columns([key for key in map(_key, its) if key not in new])
+        rest = _columns([key for key in first if key not in new])
         there = _known(connection, "SELECT * FROM unnest(%s::integer[], %s::text[])", rest)
-        return [one for one in its if _key(one) in new], there
+        return its.take(place for place, key in enumerate(first) if key in new), there
 
     def _into(self, table: Table, rows: int = 1) -> str:
         """`INSERT` of so many rows: SQLite takes them one after the other, PostgreSQL as an array a column."""
@@ -329,28 +338,31 @@ class Ledger:
         return f"{head} SELECT * FROM unnest({', '.join(f'%s::{_pg_type(column.type)}[]' for column in table.columns)})"
 
     def _insert(self, connection: Connection, table: Table, rows: Sequence[Row], then: str = "") -> int:
-        """Insert rows, `then` being what to do about those that are there; returns how many went in.
+        """Insert rows, `then` being what to do about those that are there; returns how many went in."""
+        if rows and self.backend == "postgresql":
+            return connection.exec_driver_sql(f"{self._into(table)} {then}", _columns(rows)).rowcount
+        return self._insert_values(connection, table, [value for row in rows for value in row], then)
+
+    def _insert_values(self, connection: Connection, table: Table, values: Sequence[Any], then: str = "") -> int:
+        """The same of SQLite, of rows that are one after the other.
 
         In few statements: after each, a thread of the application that is busy keeps us waiting for the interpreter.
         """
-        if not rows:
-            return 0
-        if self.backend == "postgresql":
-            return connection.exec_driver_sql(f"{self._into(table)} {then}", _columns(rows)).rowcount
         done = first = 0
         driver: Any = connection.connection.driver_connection
+        width = len(table.columns)
         most = min(_PARAMETERS, driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
-        size = most // len(table.columns)
-        while first < len(rows):
-            while size > len(rows) - first:
+        size, left = most // width, len(values) // width
+        while left:
+            while size > left:
                 size = max(1, size // 8)
-            end = len(rows) - (len(rows) - first) % size
             some = [
-                tuple([_NULL if value is None else value for row in rows[at : at + size] for value in row])
-                for at in range(first, end, size)
+                tuple([_NULL if value is None else value for value in values[at : at + size * width]])
+                for at in range(first, first + left // size * size * width, size * width)
             ]
             done += connection.exec_driver_sql(f"{self._into(table, size)} {then}", some).rowcount
-            first = end
+            first += len(some) * size * width
+            left -= len(some) * size
         return done
 
     def _add(self, connection: Connection, table: Table, rows: Sequence[Row]) -> None:
@@ -359,29 +371,23 @@ class Ledger:
         sums = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in MEASURES)
         self._insert(connection, table, rows, f"ON CONFLICT ({keys}) DO UPDATE SET {sums}")
 
-    def _note_writers(
-        self, connection: Connection, fresh: Sequence[Row], named: Mapping[Row, int], writer: Writer | None
-    ) -> None:
+    def _note_writers(self, connection: Connection, fresh: Batch, writer: Writer | None) -> None:
         """Add records to what their writers have written; `writer` is listed even if it has written none."""
-        by: dict[str, list[Row]] = {} if writer is None else {writer.id: []}
-        for one in fresh:
-            by.setdefault(_its_number(one)[0], []).append(one)
+        by = Counter(fresh.column("writer"))
+        if writer is not None:
+            by[writer.id] += 0
         now = int(time.time())
         lines = []
-        for id_, its in sorted(by.items()):
-            if writer is not None and id_ == writer.id:
-                who = writer[:5]
-            else:  # calls that come from another ledger
-                services = (values[_SERVICE] for values, number in named.items() if number == its[0][_SERIES])
-                who = (id_, "", 0, next(services), min(one[_STARTED] for one in its) // 10**9)
-            lines.append((*who, now, None, len(its), 0, 0, 0, 0))
+        for id_, count in sorted(by.items()):
+            who = writer[:5] if writer is not None and id_ == writer.id else _writer_of(fresh, id_)
+            lines.append((*who, now, None, count, 0, 0, 0, 0))
         then = "ON CONFLICT (id) DO UPDATE SET written = writers.written + excluded.written"
         self._insert(connection, writers, lines, then)
 
     def bury(self, writer: Writer, kept: int) -> int:
         """Note the end of a writer that died, which had kept so many calls; returns how many of them are lost."""
         with self.writing() as connection:
-            self._note_writers(connection, [], {}, writer)
+            self._note_writers(connection, Batch(), writer)
             its = writers.c.id == writer.id
             written, known = connection.execute(select(writers.c.written, writers.c.known).where(its)).one()
             lost: int = max(0, kept - written - known - writer.dropped)
@@ -505,12 +511,20 @@ def _known(connection: Connection, keys: str, parameters: tuple[Any, ...]) -> di
     return {(hour, id_): (writer, sequence) for hour, id_, writer, sequence in found}
 
 
-def _unique(its: Iterable[Row]) -> list[Row]:
-    """The first record of each key."""
-    found: dict[_Key, Row] = {}
-    for one in its:
-        found.setdefault(_key(one), one)
-    return list(found.values())
+def _first_places(batch: Batch) -> dict[_Key, int]:
+    """Where each key is first."""
+    found: dict[_Key, int] = {}
+    for place, key in enumerate(batch.keys):
+        found.setdefault(key, place)
+    return found
+
+
+def _writer_of(batch: Batch, id_: str) -> tuple[Any, ...]:
+    """What is known of a writer whose calls come from another ledger."""
+    its = batch.take(place for place, writer in enumerate(batch.column("writer")) if writer == id_)
+    one = its.column("series")[0]
+    services = (values[_SERVICE] for values, series_ in batch.series.items() if series_ == one)
+    return id_, "", 0, next(services), min(its.column("started")) // 10**9
 
 
 def _columns(rows: Sequence[Row]) -> tuple[list[Any], ...]:

@@ -125,7 +125,7 @@ class LedgerWriter:
         self._queue: deque[tuple[Any, ...]] = deque()
         self._made: deque[tuple[Batch, Totals]] = deque()
         """Records, with what they add to totals: that too is counted beside the writing."""
-        self._batch = Batch([], {})
+        self._batch = Batch()
         self._adds: Totals | None = None
         """What is being written."""
         self._rows = 0
@@ -308,7 +308,7 @@ class LedgerWriter:
                 self._busy = False
 
     def _make_rows(self, most: int = _BATCH, beside: bool = False) -> None:
-        made = Batch([], {})
+        made = Batch()
         left = min(len(self._queue), most)
         while left > 0:
             with self._lock:
@@ -318,12 +318,12 @@ class LedgerWriter:
             for kept in some:
                 self._sequence += 1
                 try:
-                    made.records.append(self._make.record(kept, self._sequence, made.series))
+                    made.values += self._make.record(kept, self._sequence, made.series)
                 except Exception as error:  # noqa: BLE001  whatever is in a span
                     self._drop(error)
             if beside:
                 time.sleep(_A_MOMENT)
-        if made.records:
+        if made.values:
             self._made.append((made, totals(made)))
 
     def _make_rows_beside(self) -> threading.Thread | None:
@@ -345,7 +345,7 @@ class LedgerWriter:
             self._look_for_dead = now + _DEAD_EVERY
         most = _BATCH
         self._make_rows()
-        while self._batch.records or self._made:
+        while self._batch.values or self._made:
             beside = self._make_rows_beside() if len(self._queue) >= _WORTH_A_THREAD else None
             try:
                 most = self._write_rows(most)
@@ -374,20 +374,20 @@ class LedgerWriter:
 
         A row that no database takes is found by writing fewer and fewer, and dropped.
         """
-        if not self._batch.records:
+        if not self._batch.values:
             self._batch, self._adds = self._made.popleft()
-            while self._made and len(self._batch.records) + len(self._made[0][0].records) <= _BATCH:
-                (more, series), _ = self._made.popleft()
-                self._batch.records.extend(more)
-                self._batch.series.update(series)
+            while self._made and len(self._batch) + len(self._made[0][0]) <= _BATCH:
+                more, _ = self._made.popleft()
+                self._batch.values += more.values
+                self._batch.series |= more.series
                 self._adds = None
-        its, series = self._batch
+        batch = self._batch
         while True:
-            count = min(most, len(its))
-            if count < len(its):
-                self._adds = None
+            some, count = batch, min(most, len(batch))
+            if count < len(batch):
+                some, self._adds = batch.take(range(count)), None
             try:
-                self._known += self.ledger.write_batch(Batch(its[:count], series), self._state(), self._adds).known
+                self._known += self.ledger.write_batch(some, self._state(), self._adds).known
                 self._noted = True
             except Exception as error:
                 if not is_about_rows(error):
@@ -395,18 +395,20 @@ class LedgerWriter:
                 if count > 1:
                     most = count // 2
                     continue
-                (row,) = rows_of(Batch(its[:1], series))
+                (row,) = rows_of(some)
                 cleaned = _clean(row)
                 if row != cleaned:
-                    one = batch_of([cleaned])
-                    its[:1], self._adds = one.records, None
-                    series.update(one.series)
+                    mended = batch_of([cleaned])
+                    batch.remove(1)
+                    batch.values[:0] = mended.values
+                    batch.series |= mended.series
+                    self._adds = None
                     continue
                 self._drop(error)
             else:
                 with self._lock:
                     self._rows -= count
-            del its[:count]
+            batch.remove(count)
             return min(_BATCH, 2 * most)
 
     def _drop(self, error: BaseException) -> None:
@@ -426,7 +428,7 @@ class LedgerWriter:
                 self._values[1] += len(self._queue) + self._rows
                 self._queue.clear()
                 self._made.clear()
-                self._batch = Batch([], {})
+                self._batch = Batch()
                 self._rows = 0
                 self._notes.clear()
             return
