@@ -222,7 +222,7 @@ class Figures:
         with self.engine.connect() as connection:
             if order == "cost" and limit is not None:
                 # What the last of them costs, or less, is read from the index alone; few rows are then left to sort.
-                if not where and start % HOUR == 0 and end % HOUR == 0:
+                if not where:
                     conditions += self._dearest_hours(connection, start, end, limit)
                 dearest = select(c.cost).where(*conditions).order_by(c.cost.desc()).limit(limit)
                 last = connection.execute(select(func.min(dearest.subquery().c.cost))).scalar()
@@ -235,14 +235,16 @@ class Figures:
 
         `limit` hours have a call that costs at least `least`: so the `limit` dearest calls cost no less.
         """
-        there = select(hours.c.hour).where(hours.c.hour.between(start // HOUR, (end - 1) // HOUR)).distinct().subquery()
+        first, last = -(-start // HOUR), end // HOUR - 1
+        there = select(hours.c.hour).where(hours.c.hour.between(first, last)).distinct().subquery()
         most = select(func.max(records.c.cost)).where(records.c.hour == there.c.hour).scalar_subquery()
         found = [(hour, cost) for hour, cost in connection.execute(select(there.c.hour, most)) if cost is not None]
         found.sort(key=lambda item: -item[1])
         if len(found) <= limit:
             return []
         least = found[limit - 1][1]
-        chosen = [hour for hour, cost in found if cost >= least]
+        # Of the hours at both ends, some calls are not asked for: what their dearest costs says nothing.
+        chosen = [first - 1, last + 1, *(hour for hour, cost in found if cost >= least)]
         # Where many hours are alike, listing them is no help.
         return [calls.c.hour.in_(chosen), calls.c.cost >= least] if len(chosen) <= 500 else [calls.c.cost >= least]
 

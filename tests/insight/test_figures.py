@@ -113,6 +113,21 @@ def test_the_dearest_calls_and_the_order_of_a_session(figures: Figures) -> None:
     assert figures.calls(at("2026-12-01"), at("2026-12-02")) == []
 
 
+@pytest.mark.parametrize(("begin", "end"), [(0, 0), (1_800, -1_800), (1_800, 0), (0, -1), (3 * HOUR + 7, -5 * HOUR)])
+def test_the_dearest_of_a_stretch_that_begins_and_ends_within_an_hour(tmp_path: Path, begin: int, end: int) -> None:
+    """The dearest of whole hours are known from an index; those of the hours at both ends must not be forgotten."""
+    first = NOVEMBER.start
+    described: list[dict[str, Any]] = [
+        {"at": first + 900 * number, "cost": (number * 7_919 + 13) % 1_009 * 10**9, "session": "s"}
+        for number in range(120)
+    ]
+    made = Figures(ledger(tmp_path / "ledger.db", described))
+    start, stop = first + begin, first + 30 * HOUR + end
+    expected = sorted((one["cost"] for one in described if start <= one["at"] < stop), reverse=True)
+    for limit in (1, 3, 8, 40):
+        assert [row["cost"] for row in made.calls(start, stop, limit=limit)] == expected[:limit]
+
+
 def test_more_money_than_a_database_adds_up(tmp_path: Path) -> None:
     """Ten million dollars are more picodollars than 64 bits hold."""
     most = 10**18
