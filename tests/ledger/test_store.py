@@ -94,6 +94,13 @@ def test_what_is_written_is_what_is_read(ledger: Ledger) -> None:
     assert same(ledger)
 
 
+def test_calls_of_nobody_are_in_no_spenders_totals(ledger: Ledger) -> None:
+    some = rows(3, user=None, session=None)
+    assert ledger.write(some, ME) == Written(3, 0)
+    assert read(ledger, spenders) == []
+    assert same(ledger)
+
+
 def test_a_row_that_is_there_adds_nothing(ledger: Ledger) -> None:
     some = rows(60)
     ledger.write(some[:40], ME)

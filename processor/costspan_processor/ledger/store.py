@@ -339,7 +339,9 @@ class Ledger:
 
     def _insert(self, connection: Connection, table: Table, rows: Sequence[Row], then: str = "") -> int:
         """Insert rows, `then` being what to do about those that are there; returns how many went in."""
-        if rows and self.backend == "postgresql":
+        if not rows:
+            return 0
+        if self.backend == "postgresql":
             return connection.exec_driver_sql(f"{self._into(table)} {then}", _columns(rows)).rowcount
         return self._insert_values(connection, table, [value for row in rows for value in row], then)
 
