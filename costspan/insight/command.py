@@ -273,11 +273,7 @@ def _top(figures: Figures, by: str, lines: int, zone: str) -> dict[str, Any]:
     end = int(now) + 1
     columns = ("provider", "model") if by == "model" else (by,)
     found = figures.sums(today.start, today.end, columns)
-    total = (
-        figures.total(today.start, today.end)
-        if by in {"user", "session", "conversation"}
-        else sum(found.values(), Sums())
-    )
+    total = sum(found.values(), Sums())
     hour = figures.spent(end - 3600, end).get(())
     return {
         "at": datetime.fromtimestamp(now).astimezone().isoformat(timespec="seconds"),

@@ -7,10 +7,12 @@ Whole hours come from the hourly totals, so that a month of a million calls is q
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import JSON, cast, func, select
 
@@ -35,7 +37,8 @@ from costspan_processor.ledger.schema import (
 from costspan_processor.ledger.store import open_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from decimal import Decimal
 
     from sqlalchemy import ColumnElement, Connection, Engine, Select, Table
@@ -43,6 +46,9 @@ if TYPE_CHECKING:
 HOUR: Final = 3600
 _PICO_A_MICRO: Final = 10**6
 _NS: Final = 10**9
+
+Where = Mapping[str, "str | Sequence[str]"]
+"""Columns of `calls`, or `tag.<name>`, with the value, or the values one of which, it must have; "" is "not said"."""
 
 _MONEY: Final = {"cost", *(f"cost_{name}" for name in COMPONENTS), "saved", "write_premium", "wasted"}
 
@@ -126,11 +132,20 @@ def usd(pico: int) -> Decimal:
     return Decimal(pico).scaleb(-12)
 
 
-class Spent(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Spent:
     """What calls have cost, in picodollars, and how many they were."""
 
     calls: int = 0
     cost: int = 0
+
+    def __add__(self, other: Spent) -> Spent:
+        """Both together."""
+        return Spent(self.calls + other.calls, self.cost + other.cost)
+
+    def __sub__(self, other: Spent) -> Spent:
+        """What is left without the other."""
+        return Spent(self.calls - other.calls, self.cost - other.cost)
 
     @property
     def usd(self) -> Decimal:
@@ -138,56 +153,62 @@ class Spent(NamedTuple):
         return usd(self.cost)
 
 
-class Figures:
-    """Reads a ledger. `start` is included, `end` is not, both in unix seconds; `where` narrows by columns of `calls`.
+_Amount = TypeVar("_Amount", Sums, Spent)
 
-    `where` knows every column of attribution and identity, and `tag.<name>`; the empty text is "not said".
+
+def dearest_first(found: Mapping[tuple[str, ...], _Amount]) -> dict[tuple[str, ...], _Amount]:
+    """By what they cost, then by how many calls they are, then by name."""
+    return dict(sorted(found.items(), key=lambda item: (-item[1].cost, -item[1].calls, item[0])))
+
+
+class Figures:
+    """Reads a ledger. `start` is included, `end` is not, both in unix seconds; `where` narrows what is looked at.
+
+    `where` and `by` know every column of attribution and identity, and `tag.<name>`.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, _seen: Connection | None = None) -> None:
         self.engine: Final = engine
+        self._seen: Final = _seen
 
     @classmethod
     def of(cls, url: str) -> Figures:
         """Those of the ledger at `url` (a file, `sqlite:///file.db`, `postgresql://...`). Raises `LedgerError`."""
         return cls(open_ledger(url, create=False).engine)
 
+    @contextmanager
+    def at_once(self) -> Iterator[Figures]:
+        """These figures of one state of the ledger: parts add up to their total, whatever is written meanwhile."""
+        with self._reading() as connection:
+            if self._seen is None and self.engine.dialect.name == "postgresql":
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield Figures(self.engine, connection)
+
     def sums(
-        self, start: int, end: int, by: Sequence[str] = (), where: Mapping[str, str] | None = None
+        self, start: int, end: int, by: Sequence[str] = (), where: Where | None = None
     ) -> dict[tuple[str, ...], Sums]:
         """Sums over the calls that started in a stretch of time, for each combination of values of `by`; dearest first.
 
         Values are the empty text where nothing was said. `by` takes the columns that `where` takes.
         """
-        found: dict[tuple[str, ...], Sums] = {}
-        for values, measures in self._rows(MEASURES, start, end, tuple(by), where or {}):
-            key, sums = tuple("" if value is None else str(value) for value in values), Sums(*measures)
-            found[key] = found[key] + sums if key in found else sums
-        return dict(sorted(found.items(), key=lambda item: (-item[1].cost, -item[1].calls, item[0])))
+        return dearest_first(self._by(Sums, start, end, tuple(by), where or {}))
 
-    def total(self, start: int, end: int, where: Mapping[str, str] | None = None) -> Sums:
+    def total(self, start: int, end: int, where: Where | None = None) -> Sums:
         """All calls of a stretch of time together."""
         return self.sums(start, end, (), where).get((), Sums())
 
     def spent(
-        self, start: int, end: int, by: Sequence[str] = (), where: Mapping[str, str] | None = None
+        self, start: int, end: int, by: Sequence[str] = (), where: Where | None = None
     ) -> dict[tuple[str, ...], Spent]:
         """`sums` of calls and cost alone, which is several times faster."""
-        found: dict[tuple[str, ...], Spent] = {}
-        for values, (calls_, cost) in self._rows(Spent._fields, start, end, tuple(by), where or {}):
-            key = tuple("" if value is None else str(value) for value in values)
-            before = found.get(key, Spent())
-            found[key] = Spent(before.calls + calls_, before.cost + cost)
-        return dict(sorted(found.items(), key=lambda item: (-item[1].cost, -item[1].calls, item[0])))
+        return dearest_first(self._by(Spent, start, end, tuple(by), where or {}))
 
-    def by_hour(self, start: int, end: int, where: Mapping[str, str] | None = None) -> dict[int, Spent]:
+    def by_hour(self, start: int, end: int, where: Where | None = None) -> dict[int, Spent]:
         """By the unix second at which an hour (UTC) begins; hours without calls are left out."""
         found = self.spent(start, end, ("hour",), where)
         return dict(sorted((int(hour) * HOUR, spent) for (hour,), spent in found.items()))
 
-    def days(
-        self, start: int, end: int, zone: str = "UTC", where: Mapping[str, str] | None = None
-    ) -> dict[date, Spent]:
+    def days(self, start: int, end: int, zone: str = "UTC", where: Where | None = None) -> dict[date, Spent]:
         """By each local day that begins in a stretch of time or contains its start, those without calls among them."""
         edges = [period_at("day", start, zone).start]
         while edges[-1] < end:
@@ -200,14 +221,14 @@ class Figures:
         found = dict.fromkeys(days, Spent())
         for second, spent in self.by_hour(edges[0], edges[-1], where).items():
             day = datetime.fromtimestamp(second, clock).date()
-            found[day] = Spent(found[day].calls + spent.calls, found[day].cost + spent.cost)
+            found[day] += spent
         return found
 
     def calls(
         self,
         start: int,
         end: int,
-        where: Mapping[str, str] | None = None,
+        where: Where | None = None,
         *,
         order: str = "cost",
         limit: int | None = 10,
@@ -219,7 +240,7 @@ class Figures:
         if order == "cost":
             query = select(calls).order_by(c.cost.desc(), c.id).limit(limit)
             conditions.append(c.cost.is_not(None))
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             if order == "cost" and limit is not None:
                 # What the last of them costs, or less, is read from the index alone; few rows are then left to sort.
                 if not where:
@@ -250,26 +271,51 @@ class Figures:
 
     def known(self) -> tuple[int, int] | None:
         """The unix seconds between which there are calls, whole hours; None in an empty ledger."""
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             first, last = connection.execute(select(func.min(hours.c.hour), func.max(hours.c.hour))).one()
         return None if first is None else (first * HOUR, (last + 1) * HOUR)
 
     def missing(self) -> int:
         """Calls that were made and are not in the ledger: dropped, or lost with a process that was killed."""
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             return int(connection.execute(select(func.sum(writers.c.dropped + writers.c.lost))).scalar() or 0)
 
     def advice_taken(self) -> list[dict[str, Any]]:
         """The rows of advice that somebody has followed, with its `title`; the latest last."""
         query = select(advice).where(advice.c.taken.is_not(None)).order_by(advice.c.taken, advice.c.id)
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             rows = connection.execute(query).mappings().all()
         return [{**row, "title": json.loads(row["advice"])["title"]} for row in rows]
 
     # Inside.
 
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return self.engine.connect() if self._seen is None else nullcontext(self._seen)
+
+    def _by(
+        self, kind: type[_Amount], start: int, end: int, by: tuple[str, ...], where: Where
+    ) -> dict[tuple[str, ...], _Amount]:
+        found: dict[tuple[str, ...], _Amount] = {}
+        left: dict[tuple[str, ...], _Amount] = {}
+        with self.at_once() as seen:
+            for values, measures in seen._rows([field.name for field in fields(kind)], start, end, by, where):
+                key, amount = tuple("" if value is None else str(value) for value in values), kind(*measures)
+                found[key] = found[key] + amount if key in found else amount
+            if not where and _totals_for(by, where) is spenders:
+                left = seen._by(kind, start, end, tuple(name for name in by if name not in SPENDERS), where)
+        # Nobody's calls are in no row of the spenders': they are what these leave of all.
+        for key, amount in found.items() if left else ():
+            rest = tuple(value for name, value in zip(by, key, strict=True) if name not in SPENDERS)
+            left[rest] = left.get(rest, kind()) - amount
+        for rest, amount in left.items():
+            if amount.calls:
+                others = iter(rest)
+                key = tuple("" if name in SPENDERS else next(others) for name in by)
+                found[key] = found.get(key, kind()) + amount
+        return found
+
     def _rows(
-        self, names: Sequence[str], start: int, end: int, by: tuple[str, ...], where: Mapping[str, str]
+        self, names: Sequence[str], start: int, end: int, by: tuple[str, ...], where: Where
     ) -> Iterator[tuple[Sequence[Any], list[int]]]:
         """The values of `by` and the sums of the measures, one row or more for each combination of values."""
         if end <= start:
@@ -282,7 +328,7 @@ class Figures:
             edges = ((start, first * HOUR), (last * HOUR, end))
             queries = [self._of_totals(table, names, first, last, by, where)]
             queries += [self._of_calls(names, *edge, by, where) for edge in edges if edge[0] < edge[1]]
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             for query in queries:
                 for row in connection.execute(query):
                     rest = iter(row[len(by) :])
@@ -303,7 +349,7 @@ class Figures:
         first: int,
         last: int,
         by: tuple[str, ...],
-        where: Mapping[str, str],
+        where: Where,
     ) -> Select[Any]:
         c = table.c
         conditions: list[ColumnElement[bool]] = [c.hour >= first, c.hour < last]
@@ -311,7 +357,7 @@ class Figures:
         if table is spenders:
             kind = next(name for name in (*by, *where) if name in SPENDERS)
             keys = [c.value if name == kind else c[name] for name in by]
-            conditions += [c.kind == kind, *(c.value == value for value in where.values())]
+            conditions += [c.kind == kind, *(_is(c.value, value) for value in where.values())]
             return select(*keys, *sums).where(*conditions).group_by(*keys)
         # Said of all series too, so that SQLite goes by series, whose hours lie together, and has nothing to sort.
         conditions.append(c.series.in_(select(series.c.id).where(*self._conditions(series, where))))
@@ -327,26 +373,18 @@ class Figures:
         joined = totals.join(series, series.c.id == totals.c.series)
         return select(*shown, *outer).select_from(joined).group_by(*shown)
 
-    def _of_calls(
-        self, names: Sequence[str], start: int, end: int, by: tuple[str, ...], where: Mapping[str, str]
-    ) -> Select[Any]:
+    def _of_calls(self, names: Sequence[str], start: int, end: int, by: tuple[str, ...], where: Where) -> Select[Any]:
         keys = [self._column(calls, name) for name in by]
         conditions = self._of_these(start, end, where)
         return select(*keys, *_summed({name: measured()[name] for name in names})).where(*conditions).group_by(*keys)
 
-    def _of_these(self, start: int, end: int, where: Mapping[str, str]) -> list[ColumnElement[bool]]:
+    def _of_these(self, start: int, end: int, where: Where) -> list[ColumnElement[bool]]:
         """What holds of calls that are within and are narrowed to."""
         narrow = [hours_of(name, where[name], start, end) for name in SPENDERS if where.get(name)]
         return [*narrow, *within(start, end), *self._conditions(calls, where)]
 
-    def _conditions(self, table: Table, where: Mapping[str, str]) -> list[ColumnElement[bool]]:
-        found = []
-        for name, value in where.items():
-            column = self._column(table, name)
-            if not value:
-                column = func.coalesce(column, "")
-            found.append(column == value)
-        return found
+    def _conditions(self, table: Table, where: Where) -> list[ColumnElement[bool]]:
+        return [_is(self._column(table, name), value) for name, value in where.items()]
 
     def _column(self, table: Table, name: str) -> ColumnElement[Any]:
         if name.startswith("tag."):
@@ -357,6 +395,12 @@ class Figures:
         if name not in {"hour", *NARROWED_BY}:
             raise ValueError(f"{name!r} is no column of the ledger; there are {', '.join(NARROWED_BY)}, and tag.<name>")
         return table.c[name]
+
+
+def _is(column: ColumnElement[Any], value: str | Sequence[str]) -> ColumnElement[bool]:
+    if not isinstance(value, str):
+        return column.in_(value)
+    return column == value if value else func.coalesce(column, "") == ""
 
 
 def within(start: int, end: int) -> list[ColumnElement[bool]]:
@@ -371,14 +415,14 @@ def at_edges(start: int, end: int, table: Table = calls) -> list[ColumnElement[b
     return [c.started >= start * _NS] * (start % HOUR > 0) + [c.started < end * _NS] * (end % HOUR > 0)
 
 
-def hours_of(kind: str, value: str, start: int, end: int) -> ColumnElement[bool]:
+def hours_of(kind: str, value: str | Sequence[str], start: int, end: int) -> ColumnElement[bool]:
     """What holds of calls in the hours in which a user, session or conversation had some: an index has these together.
 
     Between two instants (unix seconds, the last excluded).
     """
     c = spenders.c
     there = c.hour.between(start // HOUR, (end - 1) // HOUR)
-    return calls.c.hour.in_(select(c.hour).where(c.kind == kind, c.value == value, there))
+    return calls.c.hour.in_(select(c.hour).where(c.kind == kind, _is(c.value, value), there))
 
 
 NARROWED_BY: Final = tuple(
@@ -387,7 +431,7 @@ NARROWED_BY: Final = tuple(
 """Columns that `where` and `by` take."""
 
 
-def _totals_for(by: Sequence[str], where: Mapping[str, str]) -> Table | None:
+def _totals_for(by: Sequence[str], where: Where) -> Table | None:
     """The totals that are told apart by these columns; None: only the calls are."""
     names = {*by, *where} - {"hour"}
     if names <= set(SERIES):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from costspan.insight.advice import Advice, Thresholds, advise, saved_by, together
+from costspan.insight.advice.evidence import Evidence
 from costspan_pricing import PriceBook
 from tests.insight.ledgers import START, ledger
 from tests.ledger.postgres import MISSING, PostgreSQL, binaries
@@ -168,6 +169,18 @@ def test_conversations_that_send_all_of_their_past(tmp_path: Path) -> None:
     # Turns 21 to 40 send 1,000 to 20,000 tokens more than turn 20 did: 210,000 in a conversation a day.
     assert abs(saving(advice) - a_month("0.63")) <= Decimal("0.01")
     assert advice.calls == 200
+
+
+def test_conversations_of_an_hour_that_is_looked_at_in_part(tmp_path: Path) -> None:
+    """Hourly totals tell of them, and yet none of their calls, or few, are in the time that is asked for."""
+    talks = [
+        {"at": begins + turn * 60, "conversation": name, "input_tokens": 1_000 * (turn + 1)}
+        for name, begins in (("before", FIRST), ("half", FIRST + 1_200), ("in", FIRST + 3_600))
+        for turn in range(30)
+    ]
+    engine = ledger(tmp_path / "ledger.db", talks)
+    found = Evidence(engine, FIRST + 1_800, LAST).conversations(20)
+    assert [(len(talk), talk[0].input_tokens) for talk in found] == [(30, 1_000)]
 
 
 def test_failed_and_aborted_calls_that_cost_something(tmp_path: Path) -> None:

@@ -58,7 +58,14 @@ def test_a_month_by_model(figures: Figures) -> None:
 
 def test_users_and_tags(figures: Figures) -> None:
     by_user = figures.sums(NOVEMBER.start, NOVEMBER.end, ("user",))
-    assert {user: sums.calls for (user,), sums in by_user.items()} == {"ann": 2, "bob": 1}
+    assert {user: sums.calls for (user,), sums in by_user.items()} == {"ann": 2, "": 3, "bob": 1}
+    by_hour = figures.spent(NOVEMBER.start, NOVEMBER.end, ("hour", "user"), None)
+    first = str(at("2026-11-03 09:00") // HOUR)
+    assert {user: spent.calls for (hour, user), spent in by_hour.items() if hour == first} == {"ann": 1, "bob": 1}
+    assert sum(spent.calls for (_, user), spent in by_hour.items() if not user) == 3
+    both = figures.sums(NOVEMBER.start, NOVEMBER.end, ("user",), {"user": ("ann", "bob", "cy")})
+    assert {user: sums.calls for (user,), sums in both.items()} == {"ann": 2, "bob": 1}
+    assert figures.total(NOVEMBER.start, NOVEMBER.end, {"user": ("ann", "bob"), "task": "summary"}).calls == 2
     assert figures.total(NOVEMBER.start, NOVEMBER.end, {"user": "ann", "task": "answer"}).calls == 1
     assert figures.total(NOVEMBER.start, NOVEMBER.end, {"tag.tenant": "acme"}).calls == 1
     assert figures.total(NOVEMBER.start, NOVEMBER.end, {"user": ""}).calls == 3
@@ -172,9 +179,9 @@ def test_stretches_tile_and_totals_equal_the_calls(
     edges = sorted({start, *cuts, end})
     pieces = [figures.total(*ends) for ends in pairwise(edges)]
     assert sum(pieces, Sums()) == whole
-    for by in (("task",), ("provider", "model"), ("hour",), ("user", "task")):
+    for by in (("task",), ("provider", "model"), ("hour",), ("user", "task"), ("user",), ("user", "hour")):
         assert sum(figures.sums(start, end, by).values(), Sums()) == whole
-    users = Counter(call["user"] for call in described if call["user"])
+    users = Counter(call["user"] or "" for call in described)
     assert {user: spent.calls for (user,), spent in figures.spent(start, end, ("user",)).items()} == users
     by_calls = figures.total(start, end, {"message": ""})
     assert by_calls == whole

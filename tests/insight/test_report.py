@@ -7,17 +7,21 @@ import io
 import json
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
 from rich.markdown import Markdown
+from sqlalchemy import event
 
 from costspan.insight.figures import Figures
 from costspan.insight.report import Kind, build, stretch_of
 from costspan.insight.show import write
 from costspan_processor.budgets import Budget
-from tests.insight.ledgers import ledger
+from costspan_processor.ledger.rows import COLUMNS
+from costspan_processor.ledger.store import open_ledger
+from tests.insight.ledgers import ledger, rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,6 +110,38 @@ def test_what_there_is_nothing_to_say_of(figures: Figures, tmp_path: Path) -> No
         of(figures, "session")
     with pytest.raises(ValueError, match="the ledger is empty"):
         of(Figures(ledger(tmp_path / "empty.db")), "conversation", subject="c1")
+
+
+def test_of_many_users_the_dearest_are_named_and_the_others_are_one_line(tmp_path: Path) -> None:
+    described: list[dict[str, Any]] = [{"user": f"user {one}", "input_tokens": 1_000 * one} for one in range(1, 31)]
+    everybody = of(Figures(ledger(tmp_path / "named.db", described)), "day", date(2026, 11, 2))
+    *named, others = everybody["by_user"]
+    assert [line["name"] for line in named] == [f"user {one}" for one in range(30, 10, -1)]
+    assert (others["name"], others["calls"], others["input_tokens"]) == ("(others): 10", 10, 55_000)
+    assert others["cost"] + sum(line["cost"] for line in named) == everybody["summary"]["cost"]
+    # Where some calls name nobody they are a line too, and the dearest here.
+    described += [{"input_tokens": 100_000}]
+    first, *_, others = of(Figures(ledger(tmp_path / "some.db", described)), "day", date(2026, 11, 2))["by_user"]
+    assert (first["name"], first["calls"]) == ("(not said)", 1)
+    assert (others["name"], others["calls"], others["input_tokens"]) == ("(others): 11", 11, 66_000)
+
+
+def test_a_report_is_of_one_state_of_the_ledger(figures: Figures, tmp_path: Path) -> None:
+    """Calls that are written while it is made would make its parts more than their total."""
+    quick = open_ledger(str(tmp_path / "ledger.db"))
+    written = count(100)
+
+    def write_one(*_: object) -> None:
+        one = next(written)
+        said = {"at": "2026-11-03 10:30", "user": "bob", "id": f"{one}:{one}", "sequence": one}
+        quick.write([tuple(row[name] for name in COLUMNS) for row in rows([said])])
+
+    event.listen(figures.engine, "after_cursor_execute", write_one)
+    report = of(figures, "day")
+    assert next(written) > 110
+    for name in ("by_user", "by_task", "by_model", "by_hour"):
+        assert sum(line["calls"] for line in report[name]) == report["summary"]["calls"] < 10
+    assert of(figures, "day")["summary"]["calls"] > 10
 
 
 def test_an_empty_day_has_a_report(figures: Figures) -> None:

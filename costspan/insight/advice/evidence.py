@@ -288,8 +288,11 @@ class Evidence:
         for value, length in longest:
             if length <= room:
                 its = hours_of("conversation", value, self.start, self.end), calls.c.conversation == value
-                found.append(sorted(self._read(*its, *self._edges), key=_IN_ORDER))
+                talk = sorted(self._read(*its, *self._edges), key=_IN_ORDER)
                 room -= length
+                # Totals are of whole hours: some of the calls, or all, may be outside.
+                if len(talk) > turns:
+                    found.append(talk)
         return found
 
     def users(self) -> tuple[int, int, Decimal]:

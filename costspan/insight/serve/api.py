@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from costspan._version import __version__
-from costspan.insight.figures import HOUR, Figures, Spent, Sums, usd
+from costspan.insight.figures import HOUR, Figures, Spent, Sums, dearest_first, usd
 from costspan.insight.report import NOT_SAID, STRETCHES, build, stretch_of
 from costspan.insight.serve import models
 from costspan.insight.serve.asked import (
@@ -177,10 +177,7 @@ class _Api:
         self, names: Sequence[str], found: Mapping[tuple[str, ...], Sums], total: Sums, users: Users, limit: int
     ) -> list[dict[str, Any]]:
         """The dearest values of something; without those who said none."""
-        named = sorted(
-            ((values, sums) for values, sums in found.items() if any(values)),
-            key=lambda item: (-item[1].cost, -item[1].calls, item[0]),
-        )
+        named = [(values, sums) for values, sums in dearest_first(found).items() if any(values)]
         return [self.group(names, values, sums, total, users) for values, sums in named[:limit]]
 
     def projected(self, now: float) -> dict[str, Any]:
@@ -286,11 +283,13 @@ def _reading(inner: FastAPI, api: _Api) -> None:
         now, users = time.time(), api.users(query)
         parts = {kind: stretch(Narrowed(period=kind), now, api.zone) for kind in ("today", "week", "month")}
         month = parts["month"]
-        sums = {kind: figures.total(parts[kind].start, parts[kind].end) for kind in ("today", "week")}
-        # One question for all of the month but its users.
-        cube = figures.sums(month.start, month.end, _CUBE)
+        with figures.at_once() as seen:
+            sums = {kind: seen.total(parts[kind].start, parts[kind].end) for kind in ("today", "week")}
+            # One question for all of the month but its users, of whom there may be thousands.
+            cube = seen.sums(month.start, month.end, _CUBE)
+            dearest = [user for (user,) in seen.spent(month.start, month.end, ("user",)) if user][: query.limit]
+            by_user = seen.sums(month.start, month.end, ("user",), {"user": dearest})
         total = sums["month"] = sum(cube.values(), Sums())
-        by_user = figures.sums(month.start, month.end, ("user",))
         lines = {
             "by_model": api.groups(("provider", "model"), _folded(cube, 2), total, users, query.limit),
             "by_provider": api.groups(("provider",), _folded(cube, 1), total, users, query.limit),
@@ -314,17 +313,12 @@ def _reading(inner: FastAPI, api: _Api) -> None:
         """Calls of a stretch of time, told apart by up to three things."""
         asked, users = stretch(query, time.time(), api.zone), api.users(query)
         where = users.where(query, figures, asked)
-        total = figures.total(asked.start, asked.end, where)
         names = list(dict.fromkeys(query.by))
         if "model" in names and "provider" not in names:
             names.insert(names.index("model"), "provider")
         clock = [name for name in names if name in {"hour", "day"}]
         found = _by_clock(api, names, asked, where) if clock else figures.sums(asked.start, asked.end, names, where)
-        left = total - sum(found.values(), Sums())
-        if left.calls:
-            # Calls without a user have no row among the users' totals.
-            blank = ("",) * len(names)
-            found[blank] = found.get(blank, Sums()) + left
+        total = sum(found.values(), Sums())
         lines = list(found.items())
         rest = sum((sums for _, sums in lines[query.limit :]), Sums())
         return {
@@ -462,7 +456,7 @@ def _points(api: _Api, asked: Stretch, each: str, where: Mapping[str, str]) -> l
         # All edges but the outermost are whole hours, which come from one question.
         for second, spent in api.figures.by_hour(asked.start, asked.end, where).items():
             start = _edge_before(edges, second)
-            found[start] = Spent(found[start].calls + spent.calls, found[start].cost + spent.cost)
+            found[start] += spent
     return [(api.local(start), spent) for start, spent in found.items()]
 
 

@@ -261,7 +261,7 @@ class Users:
             if found.setdefault(f"tag.{name}", value) != value:
                 raise Refused(422, f"tag {name} cannot have two values")
         if self and (wanted := found.get("user")):
-            known = figures.sums(time.start, time.end, ("user",))
+            known = figures.spent(time.start, time.end, ("user",))
             # Whoever knows a name and not the key must not learn what it has cost.
             names = [user for (user,) in known if user and hmac.compare_digest(self.shown(user), wanted)]
             if not names:
