@@ -7,7 +7,7 @@ Whole hours come from the hourly totals, so that a month of a million calls is q
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from datetime import date, datetime
@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import JSON, cast, func, select
+from sqlalchemy.exc import OperationalError
 
 from costspan_processor.attribution import KEYS
 from costspan_processor.budgets.periods import period_at, zone_of
@@ -322,29 +323,33 @@ class Figures:
             return
         table = _totals_for(by, where)
         first, last = -(-start // HOUR), end // HOUR
-        if table is None or first >= last:
-            queries = [self._of_calls(names, start, end, by, where)]
-        else:
-            edges = ((start, first * HOUR), (last * HOUR, end))
-            queries = [self._of_totals(table, names, first, last, by, where)]
-            queries += [self._of_calls(names, *edge, by, where) for edge in edges if edge[0] < edge[1]]
+
+        def queries(summed: _Summed) -> Iterator[Select[Any]]:
+            if table is None or first >= last:
+                yield self._of_calls(summed, names, start, end, by, where)
+                return
+            yield self._of_totals(table, summed, names, first, last, by, where)
+            for edge in ((start, first * HOUR), (last * HOUR, end)):
+                if edge[0] < edge[1]:
+                    yield self._of_calls(summed, names, *edge, by, where)
+
+        count = len(by)
         with self._reading() as connection:
-            for query in queries:
-                for row in connection.execute(query):
-                    rest = iter(row[len(by) :])
-                    # Money comes in two parts, since a sum of picodollars can be more than a database counts.
-                    sums = [
-                        int(next(rest) or 0) * _PICO_A_MICRO + int(next(rest) or 0)
-                        if name in _MONEY
-                        else int(next(rest) or 0)
-                        for name in names
-                    ]
-                    if any(sums):
-                        yield row[: len(by)], sums
+            try:
+                rows = [row for query in queries(_whole) for row in connection.execute(query)]
+                told = [(row[:count], [int(value or 0) for value in row[count:]]) for row in rows]
+            except OperationalError as error:
+                if "integer overflow" not in str(error.orig):
+                    raise
+                # A sum of picodollars can be more than SQLite counts, which is slow in two parts.
+                rows = [row for query in queries(_halved) for row in connection.execute(query)]
+                told = [(row[:count], _joined(names, row[count:])) for row in rows]
+        yield from ((values, sums) for values, sums in told if any(sums))
 
     def _of_totals(
         self,
         table: Table,
+        summed: _Summed,
         names: Sequence[str],
         first: int,
         last: int,
@@ -353,7 +358,7 @@ class Figures:
     ) -> Select[Any]:
         c = table.c
         conditions: list[ColumnElement[bool]] = [c.hour >= first, c.hour < last]
-        sums = list(_summed({name: c[name] for name in names}))
+        sums = list(summed({name: c[name] for name in names}))
         if table is spenders:
             kind = next(name for name in (*by, *where) if name in SPENDERS)
             keys = [c.value if name == kind else c[name] for name in by]
@@ -373,10 +378,12 @@ class Figures:
         joined = totals.join(series, series.c.id == totals.c.series)
         return select(*shown, *outer).select_from(joined).group_by(*shown)
 
-    def _of_calls(self, names: Sequence[str], start: int, end: int, by: tuple[str, ...], where: Where) -> Select[Any]:
+    def _of_calls(
+        self, summed: _Summed, names: Sequence[str], start: int, end: int, by: tuple[str, ...], where: Where
+    ) -> Select[Any]:
         keys = [self._column(calls, name) for name in by]
         conditions = self._of_these(start, end, where)
-        return select(*keys, *_summed({name: measured()[name] for name in names})).where(*conditions).group_by(*keys)
+        return select(*keys, *summed({name: measured()[name] for name in names})).where(*conditions).group_by(*keys)
 
     def _of_these(self, start: int, end: int, where: Where) -> list[ColumnElement[bool]]:
         """What holds of calls that are within and are narrowed to."""
@@ -440,10 +447,23 @@ def _totals_for(by: Sequence[str], where: Where) -> Table | None:
     return spenders if len(names) == 1 and names <= set(SPENDERS) and all(where.values()) else None
 
 
-def _summed(columns: Mapping[str, ColumnElement[Any]]) -> Iterable[ColumnElement[Any]]:
+_Summed = Callable[[Mapping[str, "ColumnElement[Any]"]], "Iterable[ColumnElement[Any]]"]
+
+
+def _whole(columns: Mapping[str, ColumnElement[Any]]) -> Iterable[ColumnElement[Any]]:
+    return map(func.sum, columns.values())
+
+
+def _halved(columns: Mapping[str, ColumnElement[Any]]) -> Iterable[ColumnElement[Any]]:
     for name, column in columns.items():
         if name in _MONEY:
             yield func.sum(column // _PICO_A_MICRO)
             yield func.sum(column % _PICO_A_MICRO)
         else:
             yield func.sum(column)
+
+
+def _joined(names: Sequence[str], halves: Sequence[Any]) -> list[int]:
+    """The sums of what `_halved` gave."""
+    found = (int(value or 0) for value in halves)
+    return [next(found) * _PICO_A_MICRO + next(found) if name in _MONEY else next(found) for name in names]
