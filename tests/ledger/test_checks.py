@@ -27,6 +27,7 @@ def test_a_ledger_that_processes_have_written_holds(filled: Ledger) -> None:
     assert {check.name: check.looked_at for check in found.checks if check.name != "database"} == {
         "parts of each cost": 3_010,
         "lines of each cost": 3_010,
+        "series": 1,
         "hourly totals": 3,
         "totals of spenders": 75,
         "counts of writers": 2,
@@ -55,6 +56,13 @@ def test_an_empty_ledger_holds(ledger: Ledger) -> None:
         ("UPDATE records SET lines = '[[1]]' WHERE sequence = 5", "lines of each cost", "cannot be read"),
         ("UPDATE records SET output_tokens = 77 WHERE sequence = 5", "hourly totals", "output_tokens"),
         ("UPDATE records SET series = 7 WHERE sequence = 5", "hourly totals", "belong to no series"),
+        (
+            "INSERT INTO series (id, operation, aborted, status) VALUES (7, 'chat', false, 'priced');"
+            "UPDATE records SET series = 7 WHERE sequence = 5",
+            "hourly totals",
+            "no total",
+        ),
+        ("UPDATE series SET team = 'else'", "series", "says something else"),
         ("UPDATE records SET session = 'else' WHERE sequence = 5", "totals of spenders", "no total"),
         ("UPDATE hours SET cost = cost - 1", "hourly totals", "the total says cost"),
         ("UPDATE spenders SET saved = saved + 1", "totals of spenders", "the total says saved"),
@@ -70,7 +78,8 @@ def test_an_empty_ledger_holds(ledger: Ledger) -> None:
 )
 def test_damage_is_found(filled: Ledger, damage: str, check: str, said: str) -> None:
     with filled.writing() as connection:
-        connection.exec_driver_sql(damage)
+        for statement in damage.split(";"):
+            connection.exec_driver_sql(statement)
     found = verify(filled)
     assert not found.holds
     (broken,) = (one for one in found.checks if one.name == check)

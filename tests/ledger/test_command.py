@@ -56,7 +56,7 @@ def ledger(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 def test_verify(ledger: Command) -> None:
     status, out, _ = ledger("verify")
     assert status == 0
-    assert out.count("holds") == 6
+    assert out.count("holds") == 7
     assert out.splitlines()[-1] == (
         "2,500 calls; 0 removed with time; 0 dropped; 0 lost with processes that were killed; 0 came twice; "
         "1 processes have not ended"

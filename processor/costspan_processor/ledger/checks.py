@@ -10,12 +10,14 @@ from sqlalchemy import and_, func, or_, select, union_all
 from costspan_processor.ledger.schema import (
     COMPONENTS,
     MEASURES,
+    SERIES,
     SPENDERS,
     calls,
     hours,
     measured,
     records,
     series,
+    series_id,
     spenders,
     writers,
 )
@@ -77,6 +79,7 @@ def verify(ledger: Ledger) -> Findings:
         steps: tuple[tuple[str, Callable[[Connection], tuple[int, Iterator[str]]]], ...] = (
             ("parts of each cost", _parts),
             ("lines of each cost", _lines),
+            ("series", _series),
             ("hourly totals", _hours),
             ("totals of spenders", _spenders),
             ("counts of writers", _writers),
@@ -158,6 +161,13 @@ def _compared(connection: Connection, kept: Executable, added: Executable, keys:
 
 def _named(key: tuple[Any, ...]) -> str:
     return f"hour {key[0]} {'/'.join(str(part) or '-' for part in key[1:])}"
+
+
+def _series(connection: Connection) -> tuple[int, Iterator[str]]:
+    """A series is named by what it says, so that a changed one no longer bears its name."""
+    values = [series.c[name] for name in SERIES]
+    rows = connection.execute(select(series.c.id, *values)).all()
+    return len(rows), (f"series {id_} says something else than it did" for id_, *said in rows if series_id(said) != id_)
 
 
 def _hours(connection: Connection) -> tuple[int, Iterator[str]]:
