@@ -322,6 +322,12 @@ def test_no_call_of_any_dialect_is_passed_over() -> None:
     assert overlooked == []
 
 
+def test_a_call_is_not_passed_over_where_long_bodies_are_searched_in_pieces() -> None:
+    at_seams = (b"-" * (65_536 - before) + b"service_tier" + b"-" * 100_000 for before in range(14))
+    assert all(map(wire.may_tell_of_a_call, at_seams))
+    assert not wire.may_tell_of_a_call(b"-" * 200_000)
+
+
 @pytest.mark.parametrize("cut", range(1, 60, 7))
 def test_what_is_cut_off_is_refused(cut: int) -> None:
     request = ExportTraceServiceRequest()

@@ -84,10 +84,12 @@ def _is_small(parts: tuple[tuple[bytes, ...], tuple[bytes, ...]]) -> bool:
 
 def _tells(of_scope: bytes) -> bool:
     """Whether a span in one of the `scope_spans` may tell of a call."""
+    if not wire.may_tell_of_a_call(of_scope):
+        return False
     try:
         return not says_nothing(wire.names_in(of_scope))
     except wire.DecodeError:
-        return wire.may_tell_of_a_call(of_scope)
+        return True
 
 
 class _Shape:
@@ -237,6 +239,8 @@ class Pricer:
         self._proposal = proposal
         self._dimensions: Final = observer.table.dimensions
         self._once = Once(_REMEMBERED, _LATELY)
+        self._traces: dict[bytes, None] = {}
+        """Those with calls, as spans of them begin."""
         self._decided: dict[bytes, bool] = {}
         """By trace and span: whether another span carries its cost."""
         self._places = wire.Memo(_Place, _PLACES_AT_MOST, _is_small)
@@ -259,8 +263,9 @@ class Pricer:
         """
         request = wire.open_request(body)
         texts, calls, others, opened = self._calls_in(request)
-        links = wire.links(others)
-        self._once.pass_by(links)
+        links = wire.links(self._near(others, texts, calls))
+        if links:
+            self._once.pass_by(links)
         if not texts and not calls:
             return body
         guard = self._observer.guard
@@ -445,6 +450,23 @@ class Pricer:
         return Attribution(found) if found else None
 
     # ------------------------------------------------------------------ counting once
+
+    def _near(self, others: list[bytes], texts: Sequence[_Text], calls: Sequence[_Call]) -> list[bytes]:
+        """Spans that tell of no call, in whose traces there are some: all others have nothing to do with any."""
+        traces = self._traces
+        traces.update(dict.fromkeys([_TRACE + text[0] for text in texts]))
+        traces.update(dict.fromkeys([_TRACE + call.key.removesuffix(call.told[0]) for call in calls]))
+        if len(traces) > _REMEMBERED:
+            forget_half(traces)
+        size = len(_TRACE) + 16
+        begun = [raw[:size] for raw in others]
+        heads, count = b"".join(begun), len(others)
+        # Every library begins a span with its trace's id.
+        if len(heads) != count * size or any(heads[at::size].count(tag) != count for at, tag in enumerate(_TRACE)):
+            return others
+        if traces.keys().isdisjoint(begun):
+            return []
+        return [raw for begins, raw in zip(begun, others, strict=True) if begins in traces]
 
     def _are_apart(self, texts: Sequence[_Text], links: dict[bytes, bytes]) -> bool:
         """Whether calls have nothing to do with each other, nor with any that came before, as nearly always.
@@ -671,6 +693,8 @@ def _plain(text: _Text) -> Plain:
     return plain
 
 
+_TRACE: Final = bytes((0x0A, 16))
+"""What stands before a trace's id at the beginning of a span."""
 _ROLLUP: Final[Mapping[str, AttributeValue]] = {ROLLUP: True}
 _begins_with: Final = bytes.startswith
 

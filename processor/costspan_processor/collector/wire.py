@@ -13,6 +13,7 @@ from contextlib import suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from ahocorasick_rs import BytesAhoCorasick, MatchKind
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
@@ -133,19 +134,20 @@ open_span: Final = _of["Span"].FromString
 not say) and `attributes`, which are bytes. These four raise DecodeError."""
 
 
+_SIGNS: Final = (b"ai.", b"llm.", b"token", b"usage", b".model", b"service_tier")
+"""Each name by which a dialect knows a call contains one of these, nearly every one the first."""
+# Of any other kind of match it is 25 times as slow: none else uses the processor's vectors.
+_signs_in: Final = BytesAhoCorasick(_SIGNS, matchkind=MatchKind.LeftmostFirst).find_matches_as_indexes
+_PIECE: Final = 1 << 16
+"""Bytes that are searched at once, since all that is found in them is listed."""
+
+
 def may_tell_of_a_call(raw: bytes) -> bool:
     """False for bytes that certainly hold no span that tells of a call to a model: most are seen by this alone."""
-    # Each name by which a dialect knows a call contains one of these, nearly every one the first. They are looked for
-    # from the end, since CPython is twice as fast that way.
-    find = raw.rfind
-    return (
-        find(b"ai.") >= 0
-        or find(b"llm.") >= 0
-        or find(b"token") >= 0
-        or find(b"usage") >= 0
-        or find(b".model") >= 0
-        or find(b"service_tier") >= 0
-    )
+    if len(raw) <= _PIECE:
+        return bool(_signs_in(raw))
+    whole, more = memoryview(raw), max(map(len, _SIGNS)) - 1
+    return any(_signs_in(whole[at : at + _PIECE + more]) for at in range(0, len(raw), _PIECE))
 
 
 def names_in(scope: bytes) -> Mapping[str, bytes]:
