@@ -14,7 +14,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import event, func, select, text
+from sqlalchemy import event, func, insert, select, text
 
 from costspan_processor.ledger import store as store_module
 from costspan_processor.ledger.checks import verify
@@ -23,6 +23,7 @@ from costspan_processor.ledger.schema import (
     MEASURES,
     SERIES,
     SPENDERS,
+    audit,
     calls,
     events,
     hours,
@@ -169,6 +170,14 @@ def test_calls_go_and_totals_stay(ledger: Ledger) -> None:
     assert (read(ledger, hours), read(ledger, spenders)) == totals
     assert read(ledger, select(writers.c.written, writers.c.removed).subquery()) == [(2_500, 2_000)]
     assert ledger.forget(0) == 0
+
+
+def test_what_the_api_was_asked_goes_with_the_calls_of_its_time(ledger: Ledger) -> None:
+    asked = {"key": "page", "method": "GET", "path": "/api/v1/cost/metrics", "status": 200}
+    with ledger.writing() as connection:
+        connection.execute(insert(audit), [{"at": HOUR * 3600 + second, **asked} for second in (0, 59, 60)])
+    ledger.forget(HOUR * 3600 + 60)
+    assert read(ledger, select(audit.c.at).subquery()) == [(HOUR * 3600 + 60,)]
 
 
 # ---------------------------------------------------------------------- many at once

@@ -28,6 +28,7 @@ from costspan_processor.ledger.rows import Batch, batch_of, totals
 from costspan_processor.ledger.schema import (
     MEASURES,
     SERIES,
+    audit,
     events,
     hours,
     metadata,
@@ -404,7 +405,10 @@ class Ledger:
             self._insert(connection, events, rows, "ON CONFLICT (id) DO NOTHING")
 
     def forget(self, before: float) -> int:
-        """Remove the calls of the hours that ended by `before` (unix seconds); returns how many. Totals stay."""
+        """Remove the calls of the hours that ended by `before` (unix seconds); returns how many. Totals stay.
+
+        What the HTTP API was asked before that goes too.
+        """
         limit = int(before // 3600)
         removed = 0
         with self.engine.connect() as connection:
@@ -429,6 +433,8 @@ class Ledger:
                         update(writers).where(writers.c.id == writer).values(removed=writers.c.removed + number)
                     )
             removed += sum(gone.values())
+        with self.writing() as connection:
+            connection.execute(delete(audit).where(audit.c.at < before))
         return removed
 
     # ---------------------------------------------------------------- the whole of it
