@@ -225,6 +225,17 @@ class Figures:
             found[day] += spent
         return found
 
+    def known_days(self, start: int, end: int, zone: str = "UTC", where: Where | None = None) -> dict[date, int]:
+        """Picodollars by `days`, of those known whole; the one on which the ledger begins if there is no other."""
+        known = self.known()
+        if known is None or end <= known[0]:
+            return {}
+        first = max(start, known[0])
+        found = {day: spent.cost for day, spent in self.days(first, end, zone, where).items()}
+        if len(found) > 1 and period_at("day", first, zone).start < known[0]:
+            del found[next(iter(found))]
+        return found
+
     def calls(
         self,
         start: int,

@@ -34,11 +34,7 @@ def study(report: dict[str, Any], figures: Figures, start: int, end: int, *, zon
     moment = min(end - 1, int(now))
     today = period_at("day", moment, zone)
     this_day = datetime.fromtimestamp(moment, clock).date()
-    known = figures.known()
-    first = max(today.start - _DAYS * _DAY, known[0] if known else today.start)
-    spent = figures.days(first, today.end, zone) if first < today.end else {}
-    # The day on which the ledger begins is known in part.
-    days = {day: one.cost for at, (day, one) in enumerate(spent.items()) if at or len(spent) == 1}
+    days = figures.known_days(today.start - _DAYS * _DAY, today.end, zone)
     over = end <= now
     running = this_day + timedelta(days=1) if over else this_day
     recent = {day: cost for day, cost in days.items() if day >= this_day - timedelta(days=_TREND)}

@@ -72,6 +72,14 @@ def test_users_and_tags(figures: Figures) -> None:
     assert figures.total(NOVEMBER.start, NOVEMBER.end, {"task": ""}).calls == 3
 
 
+def test_the_day_on_which_the_ledger_begins_is_no_whole_one(figures: Figures) -> None:
+    third, fourth, fifth = (at(f"2026-11-0{day}") for day in (3, 4, 5))
+    cents = {day.day: pico / 10**10 for day, pico in figures.known_days(third - 30 * 86_400, fifth + 86_400).items()}
+    assert cents == {4: 0.36, 5: 0}  # the first call is of the third, at a quarter past nine
+    assert [day.day for day in figures.known_days(third, fourth)] == [3]
+    assert figures.known_days(third - 86_400, third) == {}
+
+
 @pytest.mark.parametrize("name", ["nonsense", "user; DROP TABLE calls", "id"])
 def test_what_is_no_column_is_refused(figures: Figures, name: str) -> None:
     with pytest.raises(ValueError, match="there are"):

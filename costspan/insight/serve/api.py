@@ -180,13 +180,17 @@ class _Api:
         named = [(values, sums) for values, sums in dearest_first(found).items() if any(values)]
         return [self.group(names, values, sums, total, users) for values, sums in named[:limit]]
 
+    def days(self, where: Mapping[str, str], start: float, end: float) -> dict[date, int]:
+        """Picodollars of each day of a stretch of time that the ledger knows."""
+        return self.figures.known_days(int(start), math.ceil(end), self.zone, where)
+
     def projected(self, now: float) -> dict[str, Any]:
         """What the month will have cost. It is made by simulation, and so not twice from the same days."""
         from costspan.insight import analysis
 
         running = period_at("day", now, self.zone)
         elapsed = min(1.0, round((now - running.start) / (running.end - running.start), 2))
-        days = _days(self, {}, now - _HISTORY * 86400, now)
+        days = self.days({}, now - _HISTORY * 86400, now)
         asked = (elapsed, tuple(days.items()))
         if self._projection is None or self._projection[0] != asked:
             self._projection = asked, analysis.project_month(days, self.today(now), elapsed)
@@ -460,15 +464,6 @@ def _points(api: _Api, asked: Stretch, each: str, where: Mapping[str, str]) -> l
     return [(api.local(start), spent) for start, spent in found.items()]
 
 
-def _days(api: _Api, where: Mapping[str, str], start: float, end: float) -> dict[date, int]:
-    """Picodollars of each day of a stretch of time, from the ledger's first day on: those before are not known."""
-    known = api.figures.known()
-    if known is None or end <= known[0]:
-        return {}
-    days = api.figures.days(max(known[0], int(start)), math.ceil(end), api.zone, where)
-    return {day: spent.cost for day, spent in days.items()}
-
-
 def _analysed(
     api: _Api, asked: Stretch, where: Mapping[str, str], now: float, horizon: int
 ) -> dict[str, Any]:  # fmt: skip
@@ -476,12 +471,12 @@ def _analysed(
     from costspan.insight import analysis
 
     today = api.today(now)
-    around = _days(api, where, asked.start - _AROUND * 86400, min(now, asked.end + _AROUND * 86400))
+    around = api.days(where, asked.start - _AROUND * 86400, min(now, asked.end + _AROUND * 86400))
     first, last = api.today(asked.start), api.today(asked.end - 1)
     found = analysis.trend(
         {day: pico for day, pico in around.items() if first <= day <= last}, today=today if last >= today else None
     )
-    history = _days(api, where, now - _HISTORY * 86400, now) if horizon else {}
+    history = api.days(where, now - _HISTORY * 86400, now) if horizon else {}
     ahead = analysis.forecast(history, horizon, today=today) if horizon else None
     unusual = analysis.anomalies({day: pico for day, pico in around.items() if day < today})
     return {
