@@ -17,6 +17,7 @@ from costspan_pricing import PriceBook
 from costspan_processor import Budget, Processing
 from costspan_processor.budgets.guard import Guard
 from costspan_processor.budgets.sqlite import SQLiteStore
+from costspan_processor.collector import pricing
 from costspan_processor.collector.pricing import Pricer
 
 if TYPE_CHECKING:
@@ -168,6 +169,24 @@ def test_an_agent_is_the_sum_of_its_calls_unless_nobody_has_seen_them(collector:
     assert collector.send(Told("sdk", CALL, agent)) == {"sdk": MONEY}
     assert collector.send(agent) == {"agent": ""}
     assert collector.send(Told("alone", AGENT, service="another")) == {"alone": MONEY}
+
+
+def test_the_trace_of_a_long_conversation_is_remembered_by_its_latest_call(
+    book: PriceBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a trace that is forgotten, nobody would look at the span between agent and call: both would be counted."""
+    monkeypatch.setattr(pricing, "_REMEMBERED", 8)
+    collector = Collector(book)
+    agent = Told("agent", {**AGENT, "gen_ai.usage.input_tokens": 1007})
+    earlier, client = Told("client", HTTP, agent), Told("client", HTTP, agent)
+    collector.send(Told("sdk", {**CALL, "gen_ai.usage.input_tokens": 7}, earlier))
+    for number in range(6):
+        collector.send(Told("sdk", {**CALL, "gen_ai.usage.input_tokens": number}))
+    collector.send(Told("sdk", CALL, client))
+    for number in range(10, 12):
+        collector.send(Told("sdk", {**CALL, "gen_ai.usage.input_tokens": number}))
+    collector.send(client)
+    assert collector.send(agent) == {"agent": ""}
 
 
 def test_a_call_that_starts_when_the_one_that_it_hangs_on_is_over_is_another(collector: Collector) -> None:

@@ -454,8 +454,11 @@ class Pricer:
     def _near(self, others: list[bytes], texts: Sequence[_Text], calls: Sequence[_Call]) -> list[bytes]:
         """Spans that tell of no call, in whose traces there are some: all others have nothing to do with any."""
         traces = self._traces
-        traces.update(dict.fromkeys([_TRACE + text[0] for text in texts]))
-        traces.update(dict.fromkeys([_TRACE + call.key.removesuffix(call.told[0]) for call in calls]))
+        ids = chain([text[0] for text in texts], [call.key.removesuffix(call.told[0]) for call in calls])
+        for trace in map(_TRACE.__add__, ids):
+            # Its latest call counts: the oldest are forgotten.
+            traces.pop(trace, None)
+            traces[trace] = None
         if len(traces) > _REMEMBERED:
             forget_half(traces)
         size = len(_TRACE) + 16
