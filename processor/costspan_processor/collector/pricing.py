@@ -451,25 +451,17 @@ class Pricer:
 
     # ------------------------------------------------------------------ counting once
 
-    def _near(self, others: list[bytes], texts: Sequence[_Text], calls: Sequence[_Call]) -> list[bytes]:
+    def _near(self, others: list[bytes], texts: Sequence[_Text], calls: Sequence[_Call]) -> Sequence[bytes]:
         """Spans that tell of no call, in whose traces there are some: all others have nothing to do with any."""
         traces = self._traces
         ids = chain([text[0] for text in texts], [call.key.removesuffix(call.told[0]) for call in calls])
-        for trace in map(_TRACE.__add__, ids):
+        for trace in map(wire.beginning_of, ids):
             # Its latest call counts: the oldest are forgotten.
             traces.pop(trace, None)
             traces[trace] = None
         if len(traces) > _REMEMBERED:
             forget_half(traces)
-        size = len(_TRACE) + 16
-        begun = [raw[:size] for raw in others]
-        heads, count = b"".join(begun), len(others)
-        # Every library begins a span with its trace's id.
-        if len(heads) != count * size or any(heads[at::size].count(tag) != count for at, tag in enumerate(_TRACE)):
-            return others
-        if traces.keys().isdisjoint(begun):
-            return []
-        return [raw for begins, raw in zip(begun, others, strict=True) if begins in traces]
+        return wire.in_traces(others, traces)
 
     def _are_apart(self, texts: Sequence[_Text], links: dict[bytes, bytes]) -> bool:
         """Whether calls have nothing to do with each other, nor with any that came before, as nearly always.
@@ -696,8 +688,6 @@ def _plain(text: _Text) -> Plain:
     return plain
 
 
-_TRACE: Final = bytes((0x0A, 16))
-"""What stands before a trace's id at the beginning of a span."""
 _ROLLUP: Final[Mapping[str, AttributeValue]] = {ROLLUP: True}
 _begins_with: Final = bytes.startswith
 

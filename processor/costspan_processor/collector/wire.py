@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 __all__ = [
-    "DecodeError", "Layout", "Memo", "Place", "Template", "appended", "attributes_of", "digits", "digits_of", "head_of",
-    "integer_of", "keys_of", "links", "may_tell_of_a_call", "names_in", "open_request", "open_scope", "open_span",
-    "open_spans", "resource_of", "scope_of", "scope_with", "utf8_of", "value_of", "with_attributes",
+    "DecodeError", "Layout", "Memo", "Place", "Template", "appended", "attributes_of", "beginning_of", "digits",
+    "digits_of", "head_of", "in_traces", "integer_of", "keys_of", "links", "may_tell_of_a_call", "names_in",
+    "open_request", "open_scope", "open_span", "open_spans", "resource_of", "scope_of", "scope_with", "utf8_of",
+    "value_of", "with_attributes",
 ]  # fmt: skip
 
 _K = TypeVar("_K")
@@ -140,14 +141,16 @@ _SIGNS: Final = (b"ai.", b"llm.", b"token", b"usage", b".model", b"service_tier"
 _signs_in: Final = BytesAhoCorasick(_SIGNS, matchkind=MatchKind.LeftmostFirst).find_matches_as_indexes
 _PIECE: Final = 1 << 16
 """Bytes that are searched at once, since all that is found in them is listed."""
+_SEAM: Final = max(map(len, _SIGNS)) - 1
+"""Bytes of the next piece that belong to a sign which begins in this one."""
 
 
 def may_tell_of_a_call(raw: bytes) -> bool:
     """False for bytes that certainly hold no span that tells of a call to a model: most are seen by this alone."""
     if len(raw) <= _PIECE:
         return bool(_signs_in(raw))
-    whole, more = memoryview(raw), max(map(len, _SIGNS)) - 1
-    return any(_signs_in(whole[at : at + _PIECE + more]) for at in range(0, len(raw), _PIECE))
+    whole = memoryview(raw)
+    return any(_signs_in(whole[at : at + _PIECE + _SEAM]) for at in range(0, len(raw), _PIECE))
 
 
 def names_in(scope: bytes) -> Mapping[str, bytes]:
@@ -167,7 +170,7 @@ def links(spans: Sequence[bytes]) -> dict[bytes, bytes]:
     size = _HEAD.size
     heads = b"".join([raw[:size] for raw in spans])
     count = len(spans)
-    if len(heads) != count * size or any(heads[at::size].count(tag) != count for at, tag in _HEAD_TAGS.items()):
+    if not _begin_alike(heads, count, size, _HEAD_TAGS):
         return {message.span_id: message.parent_span_id for message in map(open_span, spans)}
     found: dict[bytes, bytes] = dict(_HEAD.iter_unpack(heads))
     tags, sizes = heads[28::size], heads[29::size]
@@ -176,6 +179,31 @@ def links(spans: Sequence[bytes]) -> dict[bytes, bytes]:
             if tag != _PARENT or length != 8:
                 found[raw[20:28]] = open_span(raw).parent_span_id if tag in (_PARENT, _TRACE_STATE) else b""
     return found
+
+
+def beginning_of(trace_id: bytes) -> bytes:
+    """What the spans of a trace begin with, as every library writes them."""
+    return _TRACE + trace_id
+
+
+def in_traces(spans: Sequence[bytes], beginnings: Mapping[bytes, object]) -> Sequence[bytes]:
+    """The spans that may be of traces, of which it is known how their spans begin."""
+    begun = [raw[:_BEGINNING] for raw in spans]
+    if not _begin_alike(b"".join(begun), len(spans), _BEGINNING, dict(enumerate(_TRACE))):
+        return spans
+    if beginnings.keys().isdisjoint(begun):
+        return []
+    return [raw for begins, raw in zip(begun, spans, strict=True) if begins in beginnings]
+
+
+_TRACE: Final = bytes((0x0A, 16))
+_BEGINNING: Final = 18
+"""Bytes of that with a trace's id."""
+
+
+def _begin_alike(heads: bytes, count: int, size: int, tags: Mapping[int, int]) -> bool:
+    """Whether the first bytes of so many spans, `size` of each, have the tags where every library writes them."""
+    return len(heads) == count * size and all(heads[at::size].count(tag) == count for at, tag in tags.items())
 
 
 _IDS_AND_TIMES: Final = [1, 2, 4, 7, 8]
