@@ -28,9 +28,10 @@ _FOR_EVER: Final = float("inf")
 _COMPARED: Final = 256
 """Calls that used the same, of which a span may repeat one: no more of them are remembered."""
 
-_Lately = tuple[str, int, int, "str | None", int, "_Lately | None"]
-"""A call's scope, start and end; then of it and those before it: their scope, if it is the same, how many they are, and
-those before it."""
+_Lately = list[Any]
+"""The scope of calls, None if they have several, then of each of them, the latest last: scope, start, end.
+
+One list that grows, since whatever is made for each call is looked at by the garbage collector."""
 
 
 def counts_of(attributes: Mapping[str, Any]) -> Counts:
@@ -63,8 +64,8 @@ class Once:
         self._calls: dict[Any, float] = {}
         """Spans whose calls are counted, and when they end: what happens in them until then repeats it."""
         self._responses: dict[Hashable, None] = {}
-        self._lately: dict[tuple[Hashable, Counts], _Lately | None] = {}
-        """By process and counts: the latest call that used those, with the ones before it."""
+        self._lately: dict[tuple[Hashable, int | None, int | None], _Lately] = {}
+        """By process and counts: the calls that used those."""
         self._lock = threading.Lock()
 
     def ours_starts(self, span_id: Hashable, parent_id: Hashable) -> None:
@@ -99,13 +100,17 @@ class Once:
                     if parent_id in self._calls:
                         self._remember(self._calls, span_id, self._calls[parent_id])
 
+    def has_taken(self, span_id: Hashable) -> bool:
+        """Whether a span's call is counted, or one that it is part of."""
+        return span_id in self._calls
+
     def takes(self, told: Told, response_id: object, counts: Counts, links: dict[Any, Any]) -> bool:
         """`counted`, unless `repeats`: whether it is."""
         _, parent_id, _, start, _, process = told
         if (
             start < self._calls.get(parent_id, start)
             or (isinstance(response_id, str) and response_id in self._responses)
-            or ((process, counts) in self._lately and self.repeats(told, response_id, counts))
+            or ((process, *counts) in self._lately and self.repeats(told, response_id, counts))
         ):
             return False
         self.counted(told, response_id, counts, links)
@@ -115,7 +120,7 @@ class Once:
         self,
         told: tuple[Sequence[Any], ...],
         response_ids: Sequence[object],
-        counts: Sequence[Counts],
+        counts: tuple[Sequence[int], Sequence[int]],
         links: dict[Any, Any],
     ) -> bool:
         """`takes` of calls that have nothing to do with each other, nor with any before: whether they are such calls.
@@ -130,19 +135,21 @@ class Once:
         while links and (more := {links[span_id] for span_id in reached & links.keys()} - reached):
             reached = reached | more
         answered = [response_id for response_id in response_ids if isinstance(response_id, str)]
-        used = list(zip(processes, counts, strict=True))
+        used = list(zip(processes, *counts, strict=True))
+        before = list(map(lately.get, used))
         libraries = set(scopes)
         # A library does not repeat itself, and there is but one, if the same was used twice.
         repeating = libraries if len(libraries) == 1 else ()
         if not (
             len(set(ids)) == len(ids)
+            and known.keys().isdisjoint(ids)
             and reached.isdisjoint(ids)
             and known.keys().isdisjoint(reached)
             and above.keys().isdisjoint(ids)
             and len(set(answered)) == len(answered)
             and responses.keys().isdisjoint(answered)
             and (repeating or len(set(used)) == len(used))
-            and all(latest is None or latest[3] in repeating for latest in map(lately.get, used))
+            and (not any(before) or all(calls is None or calls[0] in repeating for calls in before))
         ):
             return False
         with self._lock:
@@ -150,18 +157,12 @@ class Once:
             above.update(dict.fromkeys(parents))
             responses.update(dict.fromkeys(answered))
             for key, scope, start, end in zip(used, scopes, starts, ends, strict=True):
-                if any(key[1]):
-                    earlier = lately.get(key)
-                    lately[key] = (
-                        (scope, start, end, scope, 1, None) if earlier is None else _with(earlier, scope, start, end)
-                    )
+                self._used(key, scope, start, end)
             for parent_id in parents & links.keys():
                 self._rise(parent_id, links)
             for remembered in (known, above, responses):
                 if len(remembered) > self._at_most:
                     forget_half(remembered)
-            if len(lately) > self._lately_at_most:
-                forget_half(lately)
         return True
 
     def repeats(self, told: Told, response_id: object, counts: Counts) -> bool:
@@ -175,23 +176,19 @@ class Once:
             return True
         if isinstance(response_id, str) and response_id in self._responses:
             return True
-        latest = self._lately.get((process, counts))
+        calls = self._lately.get((process, *counts))
         # A library does not repeat itself.
-        if latest is None or latest[3] == scope:
+        if calls is None or calls[0] == scope:
             return False
         with self._lock:
-            later: list[tuple[str, int, int]] = []
-            call: _Lately | None = latest
-            while call is not None:
-                its_scope, its_start, its_end, _, _, earlier = call
+            for at in range(len(calls) - 3, 0, -3):
+                its_scope, its_start, its_end = calls[at : at + 3]
                 if start <= its_start and its_end <= end and its_scope != scope:
                     # One call is repeated once.
-                    for kept_scope, kept_start, kept_end in reversed(later):
-                        earlier = _with(earlier, kept_scope, kept_start, kept_end)
-                    self._lately[process, counts] = earlier
+                    del calls[at : at + 3]
+                    scopes = set(calls[1::3])
+                    calls[0] = scopes.pop() if len(scopes) == 1 else None
                     return True
-                later.append((its_scope, its_start, its_end))
-                call = earlier
         return False
 
     def counted(self, told: Told, response_id: object, counts: Counts, links: dict[Any, Any] | None = None) -> None:
@@ -215,14 +212,22 @@ class Once:
                 responses[response_id] = None
                 if len(responses) > at_most:
                     forget_half(responses)
-            if any(counts):
-                lately, key = self._lately, (process, counts)
-                earlier = lately.get(key)
-                lately[key] = (
-                    (scope, start, end, scope, 1, None) if earlier is None else _with(earlier, scope, start, end)
-                )
-                if len(lately) > self._lately_at_most:
-                    forget_half(lately)
+            self._used((process, *counts), scope, start, end)
+
+    def _used(self, key: tuple[Hashable, int | None, int | None], scope: str, start: int, end: int) -> None:
+        _, sent, received = key
+        if not sent and not received:
+            return
+        lately = self._lately
+        calls = lately.get(key)
+        if calls is None or len(calls) > 3 * _COMPARED:
+            lately[key] = [scope, scope, start, end]
+            if len(lately) > self._lately_at_most:
+                forget_half(lately)
+            return
+        if calls[0] != scope:
+            calls[0] = None if len(calls) > 1 else scope
+        calls += scope, start, end
 
     def _rise(self, span_id: Hashable, links: dict[Any, Any]) -> None:
         # What lies above a span need be told once, and ids in a circle must not go round for ever.
@@ -236,12 +241,6 @@ class Once:
         known[key] = value
         if len(known) > self._at_most:
             forget_half(known)
-
-
-def _with(earlier: _Lately | None, scope: str, start: int, end: int) -> _Lately:
-    if earlier is None or earlier[4] >= _COMPARED:
-        return scope, start, end, scope, 1, None
-    return scope, start, end, scope if earlier[3] == scope else None, earlier[4] + 1, earlier
 
 
 def forget_half(known: dict[Any, Any]) -> None:

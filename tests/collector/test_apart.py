@@ -37,7 +37,9 @@ def test_taking_all_is_taking_one_by_one(sent: list[tuple[list[Any], dict[bytes,
         one_by_one.pass_by(plain)
         at_once.pass_by(other)
         told, responses, counts = zip(*request, strict=True)
-        all_taken = at_once.takes_all(tuple(zip(*told, strict=True)), responses, counts, other)
+        all_taken = at_once.takes_all(
+            tuple(zip(*told, strict=True)), responses, tuple(zip(*counts, strict=True)), other
+        )
         order = sorted(request, key=lambda call: (call[0][4], -call[0][3]))
         taken = [_takes(one_by_one, call, plain) for call in order]
         if all_taken:
@@ -61,8 +63,6 @@ def _takes(once: Once, call: Any, links: dict[bytes, bytes]) -> bool:
 
 def _of(once: Once, key: Any) -> list[tuple[str, int, int]]:
     """The calls that used the same, in whatever order: one that repeats one of them repeats any."""
-    found, latest = [], once._lately[key]
-    while latest is not None:
-        found.append(latest[:3])
-        latest = latest[5]
+    calls = once._lately[key]
+    found = list(zip(*[iter(calls[1:])] * 3, strict=True))
     return sorted(found, key=itemgetter(0, 1, 2))

@@ -174,26 +174,30 @@ def parts(raw: bytes) -> tuple[Any, ...]:
     return span.trace_id, span.span_id, span.parent_span_id, span.start, span.end, *read
 
 
+traces = st.sampled_from([b"t" * 16, b"u" * 16])
 parents = st.sampled_from([b"", b"parent!!", b"long parent"])
 states = st.sampled_from(["", "a=b"])
 
 
 @given(
     st.lists(
-        st.tuples(st.binary(min_size=8, max_size=8), parents, states, st.booleans()),
+        st.tuples(traces, st.binary(min_size=8, max_size=8), parents, states, st.booleans()),
         max_size=5,
-        unique_by=lambda head: head[0],
+        unique_by=lambda head: head[:2],
     )
 )
 def test_what_spans_are_inside_is_read_of_however_many_and_whatever_begins_them(
-    heads: list[tuple[bytes, bytes, str, bool]],
+    heads: list[tuple[bytes, bytes, bytes, str, bool]],
 ) -> None:
     spans = [
-        Span(trace_id=b"t" * 16, span_id=own, parent_span_id=parent, trace_state=state, name="a span" * many * 5)
-        for own, parent, state, many in heads
+        Span(trace_id=trace, span_id=own, parent_span_id=parent, trace_state=state, name="a span" * many * 5)
+        for trace, own, parent, state, many in heads
     ]
     raws = [span.SerializeToString() for span in spans]
-    assert wire.links(raws) == {span.span_id: span.parent_span_id for span in spans}
+    assert wire.links(raws) == {
+        span.trace_id + span.span_id: span.trace_id + span.parent_span_id if span.parent_span_id else b""
+        for span in spans
+    }
 
 
 @given(st.lists(spans(), max_size=4))

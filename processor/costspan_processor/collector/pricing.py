@@ -10,6 +10,7 @@ such a span the counts and the response's id alone are read. Every other span is
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import chain
 from operator import add, attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -26,7 +27,7 @@ from costspan_processor.translation import in_convention, says_nothing, translat
 from costspan_processor.translation import told as told_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from opentelemetry.util.types import AttributeValue
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from costspan_processor.budgets.guard import Charge
     from costspan_processor.conventions import Kind, Reading
     from costspan_processor.observer import CostObserver
-    from costspan_processor.once import Told
     from costspan_processor.translation import Known, Translation
 
 Outcome = Literal["priced", "unpriced", "rollup", "settled", "repeated"]
@@ -165,9 +165,7 @@ class _Names:
         """How to read their counts."""
         self.card: RateCard | None = None
         """The rates that the templates are of."""
-        self.templates: dict[
-            tuple[bool, bool, bool], tuple[Callable[[Iterable[float]], bytes], Callable[..., Any]] | None
-        ] = {}
+        self.templates: dict[tuple[bool, bool, bool], _Write | None] = {}
         """What they get, and what of a quote is in that, by whether it has input, cache reads and output."""
 
     def counts(self, pieces: Sequence[bytes]) -> _Counts | None:
@@ -184,47 +182,100 @@ class _Names:
         return None if place is None else wire.value_of(pieces[place[0]])
 
 
+_Quote = tuple[int, int, int, int, int]
+"""As `RateCard.quote` has it."""
+_Write = tuple["Callable[[Sequence[Iterable[float]]], Iterator[bytes]]", "Callable[..., Any]"]
+"""Makes attributes of columns of numbers, and takes those out of the columns of quotes."""
 _Counts = tuple["Kind", int, int, int, int]
 """As `plain_counts` has them."""
-_Text = tuple[bytes, bytes, bytes, int, int, object, int, int, int, int, _Names, list[bytes], int]
+_Text = tuple[bytes, bytes, bytes, int, int, object, int, int, int, int, int]
 """A call of text alone whose names are known, by the million: the ids of its trace, its own, and that of what it is in;
-start and end as it says them, and the id of its response; counts: prompt, cache reads, output and reasoning; its names;
-the spans of its scope, and which of them it is."""
+start and end as it says them, and the id of its response; counts: prompt, cache reads, output and reasoning; which of
+the spans of its scope it is."""
+
+
+class _Scope:
+    """Spans of a request that are in one scope, and what they get."""
+
+    __slots__ = ("added", "message", "raws", "whole")
+
+    def __init__(self, whole: bytes) -> None:
+        self.whole: Final = whole
+        self.message: Final = wire.open_scope(whole)
+        self.raws: Final[list[bytes]] = self.message.spans[:]
+        self.added: Final[dict[int, bytes]] = {}
+        """Attributes that some of the spans have beside their own."""
+
+    def priced(self) -> bytes:
+        """It as one of the `scope_spans`."""
+        return wire.scope_with(self.message, self.raws, self.added)
+
+
+class _Texts:
+    """Such calls of a scope, with the same names: what is done to all of them at once costs far less than with each."""
+
+    __slots__ = ("columns", "keys", "names", "parents", "rows", "scope")
+
+    def __init__(self, names: _Names, scope: _Scope, rows: list[_Text]) -> None:
+        self.names: Final = names
+        self.scope: Final = scope
+        self.rows: Final = rows
+        self.columns: Final = tuple(zip(*rows, strict=True))
+        """What they say, in the order of `_Text`."""
+        traces, ids, parents, *_ = self.columns
+        self.keys: Final = list(map(add, traces, ids))
+        self.parents: Final = [wire.inside(trace, parent) for trace, parent in zip(traces, parents, strict=True)]
+
+    def calls(self) -> Iterator[_Call]:
+        """One by one."""
+        for row in self.rows:
+            trace_id, span_id, parent_id, start, end, response_id, *_, index = row
+            call = _Call((trace_id, span_id, parent_id), start, end, self.scope, index, self.names.shape)
+            call.response_id = response_id
+            call.text = self.names, row
+            yield call
 
 
 class _Call:
     """Any span that tells of a call, and where it stands in its request."""
 
-    __slots__ = ("attributes", "end", "index", "key", "new", "raw", "raws", "response_id", "shape", "text", "told")
+    __slots__ = (
+        "attributes",
+        "end",
+        "index",
+        "new",
+        "raw",
+        "response_id",
+        "scope",
+        "shape",
+        "text",
+        "told",
+        "trace_id",
+    )
 
     attributes: dict[str, Any]
     """Of one that has been read as a whole, or has its price."""
     new: Mapping[str, AttributeValue]
 
     def __init__(
-        self, told: Told, end: int, trace_id: bytes, raws: list[bytes], index: int, shape: _Shape, response_id: object
+        self, ids: tuple[bytes, bytes, bytes], start: int, end: int, scope: _Scope, index: int, shape: _Shape
     ) -> None:
-        self.told = told
-        self.end = end
+        trace_id, span_id, parent_id = ids
+        place = shape.place
+        self.trace_id: Final = trace_id
+        self.told: Final = (
+            *(trace_id + span_id, wire.inside(trace_id, parent_id)),
+            *(place.scope, start, end or start, place.process),
+        )
+        self.end: Final = end
         """0 if it does not say."""
-        self.key = trace_id + told[0]
-        """Trace and span."""
-        self.raws = raws
-        self.index = index
-        self.raw = raws[index]
-        self.shape = shape
-        self.response_id = response_id
-        self.text: _Text | None = None
+        self.scope: Final = scope
+        self.index: Final = index
+        self.raw: Final = scope.raws[index]
+        self.shape: Final = shape
+        self.response_id: object = None
+        self.text: tuple[_Names, _Text] | None = None
         """If it is one of text alone."""
-
-    @classmethod
-    def of(cls, text: _Text) -> _Call:
-        trace_id, span_id, parent_id, start, end, response_id, _, _, _, _, names, raws, index = text
-        shape = names.shape
-        told = span_id, parent_id, shape.place.scope, start, end or start, shape.place.process
-        call = cls(told, end, trace_id, raws, index, shape, response_id)
-        call.text = text
-        return call
 
 
 class Pricer:
@@ -242,7 +293,7 @@ class Pricer:
         self._traces: dict[bytes, None] = {}
         """Those with calls, as spans of them begin."""
         self._decided: dict[bytes, bool] = {}
-        """By trace and span: whether another span carries its cost."""
+        """By trace and span: whether another span carries its cost, of calls that were looked at one by one."""
         self._places = wire.Memo(_Place, _PLACES_AT_MOST, _is_small)
         self._shapes = wire.Memo(self._shape, _SHAPES_AT_MOST, _is_kept)
         self._names = wire.Memo(self._named, _NAMES_AT_MOST, lambda key: sum(map(len, key[1])) <= _NAMES_BYTES)
@@ -272,65 +323,52 @@ class Pricer:
         # Budgets and a ledger want to know all that a span says.
         whole = self._observer.ledger is not None or (guard is not None and bool(guard.budgets))
         if calls or whole or not self._are_apart(texts, links):
-            self._decide_all([*calls, *map(_Call.of, texts)], links, whole)
+            self._decide_all([*calls, *chain.from_iterable(map(_Texts.calls, texts))], links, whole)
         else:
-            groups: dict[_Names, list[_Text]] = {}
-            for text in texts:
-                groups.setdefault(text[10], []).append(text)
-            for names, alike in groups.items():
-                self._price_alike(names, alike, known=False)
+            for alike in texts:
+                self._price_alike(alike, known=False)
         charged, self._charged = self._charged, []
         if charged:
             assert guard is not None
             told = await guard.acharge([charge for _, charge in charged])
             for (call, _), new in zip(charged, told, strict=True):
                 self._add(call, {**call.new, **new})
-        for scopes, at, of_scope, raws in opened:
-            scopes[at] = wire.scope_with(of_scope, raws)
+        for scopes, at, scope in opened:
+            scopes[at] = scope.priced()
         priced: bytes = request.SerializeToString()
         return priced
 
     # ------------------------------------------------------------------ reading
 
-    def _calls_in(
-        self, request: Any
-    ) -> tuple[list[_Text], list[_Call], list[bytes], list[tuple[Any, int, Any, list[bytes]]]]:
-        """The spans that tell of calls; all others; what of the request was opened, where it belongs, its spans."""
-        texts: list[_Text] = []
+    def _calls_in(self, request: Any) -> tuple[list[_Texts], list[_Call], list[bytes], list[tuple[Any, int, _Scope]]]:
+        """The spans that tell of calls; all others; where scopes with calls belong in the request."""
+        texts: list[_Texts] = []
         calls: list[_Call] = []
         others: list[bytes] = []
-        opened: list[tuple[Any, int, Any, list[bytes]]] = []
+        opened: list[tuple[Any, int, _Scope]] = []
         for of_resource in request.resource_spans:
             scopes = of_resource.scope_spans
             for at, whole in enumerate(scopes[:]):
-                of_scope = wire.open_scope(whole)
-                raws = of_scope.spans[:]
-                self.spans += len(raws)
-                place = self._places[tuple(of_resource.resource), tuple(of_scope.scope)]
+                scope = _Scope(whole)
+                self.spans += len(scope.raws)
+                place = self._places[tuple(of_resource.resource), tuple(scope.message.scope)]
                 if not place.tells and not _tells(whole):
-                    others += raws
+                    others += scope.raws
                     continue
                 before = len(texts) + len(calls)
-                self._read(place, whole, raws, texts, calls, others)
+                self._read(place, scope, texts, calls, others)
                 place.tells = len(texts) + len(calls) > before
                 if place.tells:
-                    opened.append((scopes, at, of_scope, raws))
+                    opened.append((scopes, at, scope))
         return texts, calls, others, opened
 
-    def _read(
-        self,
-        place: _Place,
-        whole: bytes,
-        raws: list[bytes],
-        texts: list[_Text],
-        calls: list[_Call],
-        others: list[bytes],
-    ) -> None:
+    def _read(self, place: _Place, scope: _Scope, texts: list[_Texts], calls: list[_Call], others: list[bytes]) -> None:
         """Sort the spans of a scope into those three."""
+        alike: defaultdict[_Names, list[_Text]] = defaultdict(list)
         layouts = place.layouts
         small: Callable[[bytes], Any] = wire.digits.get
         spans: Any = None
-        for index, raw in enumerate(raws):
+        for index, raw in enumerate(scope.raws):
             read = None
             for layout in layouts.get(len(raw), ()):
                 if (read := layout.read(raw)) is not None:
@@ -347,22 +385,23 @@ class Pricer:
                 if counts is not None:
                     _, sent, cached, received, reasoned = counts
                     response_id = str(answer, "utf-8", "replace") if answer else None
-                    texts.append((
-                        trace_id, span_id, parent_id, start, end, response_id, sent, cached, received, reasoned,
-                        names, raws, index,
+                    alike[names].append((
+                        trace_id, span_id, parent_id, start, end, response_id, sent, cached, received, reasoned, index,
                     ))  # fmt: skip
                     continue
             if spans is None:
-                spans = wire.open_spans(whole).spans
-            found = self._call(place, raws, index, spans[index])
+                spans = wire.open_spans(scope.whole).spans
+            found = self._call(place, scope, index, spans[index])
             if found is None:
                 others.append(raw)
             elif isinstance(found, _Call):
                 calls.append(found)
             else:
-                texts.append(found)
+                names, text = found
+                alike[names].append(text)
+        texts += [_Texts(names, scope, rows) for names, rows in alike.items()]
 
-    def _call(self, place: _Place, raws: list[bytes], index: int, span: Any) -> _Text | _Call | None:
+    def _call(self, place: _Place, scope: _Scope, index: int, span: Any) -> tuple[_Names, _Text] | _Call | None:
         """What a span tells of a call; None if it tells of none."""
         pieces: list[bytes] = span.attributes[:]
         shape = self._guesses.get((place, len(pieces)))
@@ -372,7 +411,7 @@ class Pricer:
             if names is None or not all(map(_begins_with, shape.rest(pieces), shape.heads)):
                 shape = names = None
         if shape is None:
-            if len(pieces) > wire.ATTRIBUTES_AT_MOST or not wire.may_tell_of_a_call(raws[index]):
+            if len(pieces) > wire.ATTRIBUTES_AT_MOST or not wire.may_tell_of_a_call(scope.raws[index]):
                 return None
             shape = self._shapes[place, wire.keys_of(pieces)]
             if shape.silent:
@@ -387,13 +426,10 @@ class Pricer:
                 names.known = shape.translate.of_text(names.attributes)
             counts = names.counts(pieces)
             if counts is not None:
-                self._learn(raws[index], names, pieces, (trace_id, span_id, parent_id, start, end))
-                return (
-                    *(trace_id, span_id, parent_id, start, end, names.response_id(pieces)),
-                    *(*counts[1:], names, raws, index),
-                )
-        told = span_id, parent_id, place.scope, start, end or start, place.process
-        call = _Call(told, end, trace_id, raws, index, shape, None)
+                self._learn(scope.raws[index], names, pieces, (trace_id, span_id, parent_id, start, end))
+                ids = trace_id, span_id, parent_id
+                return names, (*ids, start, end, names.response_id(pieces), *counts[1:], index)
+        call = _Call((trace_id, span_id, parent_id), start, end, scope, index, shape)
         if shape.settled:
             call.attributes = wire.attributes_of([pieces[at] for at in shape.settled])
             return call
@@ -451,66 +487,65 @@ class Pricer:
 
     # ------------------------------------------------------------------ counting once
 
-    def _near(self, others: list[bytes], texts: Sequence[_Text], calls: Sequence[_Call]) -> Sequence[bytes]:
+    def _near(self, others: list[bytes], texts: Sequence[_Texts], calls: Sequence[_Call]) -> Sequence[bytes]:
         """Spans that tell of no call, in whose traces there are some: all others have nothing to do with any."""
         traces = self._traces
-        ids = chain([text[0] for text in texts], [call.key.removesuffix(call.told[0]) for call in calls])
-        for trace in map(wire.beginning_of, ids):
-            # Its latest call counts: the oldest are forgotten.
-            traces.pop(trace, None)
-            traces[trace] = None
+        ids = chain([call.trace_id for call in calls], *[alike.columns[0] for alike in texts])
+        latest = dict.fromkeys(map(wire.beginning_of, ids))
+        # Its latest call counts: the oldest are forgotten.
+        for trace in latest.keys() & traces.keys():
+            del traces[trace]
+        traces.update(latest)
         if len(traces) > _REMEMBERED:
             forget_half(traces)
         return wire.in_traces(others, traces)
 
-    def _are_apart(self, texts: Sequence[_Text], links: dict[bytes, bytes]) -> bool:
+    def _are_apart(self, texts: Sequence[_Texts], links: dict[bytes, bytes]) -> bool:
         """Whether calls have nothing to do with each other, nor with any that came before, as nearly always.
 
         Then it is noted that each of them carries its cost, which takes a third of the time that asking of each does.
         """
-        traces, ids, parents, starts, ends, answers, sent, _, received, _, names, _, _ = zip(*texts, strict=True)
-        decided, keys = self._decided, list(map(add, traces, ids))
-        if not decided.keys().isdisjoint(keys):
+        keys = [key for alike in texts for key in alike.keys]
+        if not self._decided.keys().isdisjoint(keys):
             return False
-        places = [of.shape.place for of in names]
+        parents = [parent for alike in texts for parent in alike.parents]
+        places = [alike.names.shape.place for alike in texts for _ in alike.rows]
+        starts, ends, answers, sent, received = (
+            list(chain.from_iterable([alike.columns[at] for alike in texts])) for at in (3, 4, 5, 6, 8)
+        )
         told = (
-            *(ids, parents, [place.scope for place in places]),
+            *(keys, parents, [place.scope for place in places]),
             *(starts, [end or start for start, end in zip(starts, ends, strict=True)]),
             [place.process for place in places],
         )
-        if not self._once.takes_all(told, answers, list(zip(sent, received, strict=True)), links):
-            return False
-        decided.update(dict.fromkeys(keys, False))
-        if len(decided) > _REMEMBERED:
-            forget_half(decided)
-        return True
+        return self._once.takes_all(told, answers, (sent, received), links)
 
     def _decide_all(self, calls: list[_Call], links: dict[bytes, bytes], whole: bool) -> None:
         """Find out what each of them is to be given, in the order that they ended, and count those that are to be."""
         # A span that contains another ends later, whatever the order in which they were sent.
         calls.sort(key=_start, reverse=True)
         calls.sort(key=_end)
-        groups: dict[tuple[_Names, bool], list[_Text]] = {}
+        groups: defaultdict[tuple[_Names, _Scope, bool], list[_Text]] = defaultdict(list)
         for call in calls:
             try:
-                text = call.text
-                if text is None:
+                if call.text is None:
                     self._decide(call, links)
                     continue
-                *_, sent, _, received, _, names, _, _ = text
+                names, text = call.text
+                *_, sent, _, received, _, _ = text
                 contains = self._once.ends(*call.told[:2], links)
                 rollup, known = self._is_rollup(call, (sent, received), contains, links)
                 if rollup:
                     self._add(call, _ROLLUP)
                     self._note("rollup")
                 elif whole:
-                    self._price(call, _plain(text), names.who, known)
+                    self._price(call, _plain(names, text), names.who, known)
                 else:
-                    groups.setdefault((names, known), []).append(text)
+                    groups[names, call.scope, known].append(text)
             except Exception as error:  # noqa: BLE001  a span of any content must get through
                 self._observer.failed("collector.price", error)
-        for (names, known), texts in groups.items():
-            self._price_alike(names, texts, known=known)
+        for (names, scope, known), rows in groups.items():
+            self._price_alike(_Texts(names, scope, rows), known=known)
 
     def _decide(self, call: _Call, links: dict[bytes, bytes]) -> None:
         """The same of one that has been read as a whole, or has its price."""
@@ -541,8 +576,8 @@ class Pricer:
 
         With `links`, it is noted that this one carries it.
         """
-        decided, key, once = self._decided, call.key, self._once
-        rollup = decided.get(key)
+        decided, key, once = self._decided, call.told[0], self._once
+        rollup = decided.get(key, False if once.has_taken(key) else None)
         if rollup is not None:
             return rollup, True
         if links is None:
@@ -556,79 +591,78 @@ class Pricer:
 
     # ------------------------------------------------------------------ prices
 
-    def _price_alike(self, names: _Names, texts: list[_Text], *, known: bool) -> None:
-        """Give calls with the same names their prices, and count them unless they are known already."""
-        quotes: list[tuple[int, int, int, int, int]] = []
-        written: list[_Text] = []
+    def _price_alike(self, texts: _Texts, *, known: bool) -> None:
+        """Give calls their prices, and count them unless they are known already."""
         try:
-            self._write_prices(names, texts, quotes, written, known=known)
-            if known:
-                self._note("repeated", len(written))
+            quotes = self._write_prices(texts)
         except Exception as error:  # noqa: BLE001  a span of any content must get through
             self._observer.failed("collector.price", error)
-        if written and not known:
+            return
+        if quotes is None:
+            # They are priced one by one.
+            for call, row in zip(texts.calls(), texts.rows, strict=True):
+                try:
+                    self._price(call, _plain(texts.names, row), texts.names.who, known)
+                except Exception as error:  # noqa: BLE001  as above
+                    self._observer.failed("collector.price", error)
+        elif known:
+            self._note("repeated", len(texts.rows))
+        else:
             try:
-                self._count(names, quotes, written)
+                self._count(texts, quotes)
             except Exception as error:  # noqa: BLE001  as above
                 self._observer.failed("collector.count", error)
 
-    def _write_prices(
-        self,
-        names: _Names,
-        texts: list[_Text],
-        quotes: list[tuple[int, int, int, int, int]],
-        written: list[_Text],
-        *,
-        known: bool,
-    ) -> None:
-        """Give calls with the same names their prices; the last two lists get what is yet to be counted."""
+    def _write_prices(self, texts: _Texts) -> list[_Quote] | None:
+        """Give calls their prices; None if any of them is unusual, and then none has got one."""
+        names = texts.names
         assert names.known is not None
         assert names.known.kind is not None
         kind = names.known.kind
-        card = card_of(kind, min([text[3] for text in texts]), self._observer.book)
+        _, _, _, starts, _, _, *counts, places = texts.columns
+        card = card_of(kind, min(starts), self._observer.book)
         newest = kind.newest
         if card is None or newest is None or newest[2] is not card:
             # Some may have begun when other rates held.
-            for text in texts:
-                self._price(_Call.of(text), _plain(text), names.who, known)
-            return
+            return None
         if names.card is not card:
             names.card, names.templates = card, {}
-        quote_of, templates = card.quote, names.templates
-        for text in texts:
-            _, _, _, _, _, _, sent, cached, received, reasoned, _, raws, index = text
-            quote = quote_of(sent, cached, received, reasoned)
-            template = None
-            if quote is not None:
-                _, for_input, for_reads, for_output, _ = quote
-                variant = for_input > 0, for_reads > 0, for_output > 0
-                try:
-                    template = templates[variant]
-                except KeyError:
-                    template = templates[variant] = self._template(text, card, quote)
-            if quote is None or template is None:
-                self._price(_Call.of(text), _plain(text), names.who, known)
-                continue
+        quotes: list[Any] = list(map(card.quote, *counts))
+        if None in quotes:
+            return None
+        alike: defaultdict[tuple[bool, bool, bool], list[tuple[int, _Quote]]] = defaultdict(list)
+        for place, quote in zip(places, quotes, strict=True):
+            _, for_input, for_reads, for_output, _ = quote
+            alike[for_input > 0, for_reads > 0, for_output > 0].append((place, quote))
+        for variant in alike.keys() - names.templates.keys():
+            names.templates[variant] = self._template(names, card, alike[variant][0][1])
+        written: list[Iterator[tuple[int, bytes]]] = []
+        for variant, priced in alike.items():
+            template = names.templates[variant]
+            if template is None:
+                return None
             fill, take = template
-            raws[index] += fill(map(dollars, take(quote)))
-            quotes.append(quote)
-            written.append(text)
+            its_places, its_quotes = zip(*priced, strict=True)
+            columns = [map(dollars, column) for column in take(tuple(zip(*its_quotes, strict=True)))]
+            written.append(zip(its_places, fill(columns), strict=True))
+        texts.scope.added.update(chain.from_iterable(written))
+        return quotes
 
-    def _template(
-        self, text: _Text, card: RateCard, quote: tuple[int, int, int, int, int]
-    ) -> tuple[Callable[[Iterable[float]], bytes], Callable[..., Any]] | None:
-        """How to write the price of calls like this one: None if a span of them has attributes of the names already."""
-        plain = _plain(text)
-        plain.card, plain.quote = card, quote
+    def _template(self, names: _Names, card: RateCard, quote: _Quote) -> _Write | None:
+        """How to write prices like this one: None if spans with these names have attributes of the new ones already."""
+        assert names.known is not None
+        assert names.known.kind is not None
+        plain = Plain()
+        plain.kind, plain.card, plain.quote = names.known.kind, card, quote
         new = describe(plain, self._proposal)
-        if not new.keys().isdisjoint(text[10].shape.keys):
+        if not new.keys().isdisjoint(names.shape.keys):
             return None
         places = [PLACES[key] for key, value in new.items() if isinstance(value, float)]
         return wire.Template(new).fill, _getter(places)
 
     def _price(self, call: _Call, reading: Reading | Plain, who: Attribution | None, known: bool) -> None:
         observer, place, end = self._observer, call.shape.place, call.end
-        span_id, _, _, start, *_ = call.told
+        start = call.told[3]
         seconds = max(0, end - start) / 1e9 if end else None
         priced = assess(reading, start, observer.book, seconds)
         call.new = describe(priced, self._proposal)
@@ -643,7 +677,7 @@ class Pricer:
         if not budgets and ledger is None:
             return
         attributes = wire.attributes_of(wire.open_span(call.raw).attributes[:])
-        trace_id = call.key.removesuffix(span_id)
+        trace_id, span_id = call.trace_id, call.told[0].removeprefix(call.trace_id)
         if guard is not None and budgets:
             name = f"{trace_id.hex()}:{span_id.hex()}"
             everything = {**place.resource, **attributes, **in_convention(attributes, place.scope, place.resource)}
@@ -657,28 +691,28 @@ class Pricer:
 
     def _add(self, call: _Call, new: Mapping[str, AttributeValue]) -> None:
         old = call.attributes if call.text is None else call.shape.keys
-        call.raws[call.index] = wire.with_attributes(call.raw, old, new)
+        call.scope.raws[call.index] = wire.with_attributes(call.raw, old, new)
 
-    def _count(self, names: _Names, quotes: list[tuple[int, int, int, int, int]], texts: list[_Text]) -> None:
-        """Count calls with the same names whose prices have been written."""
-        table, known, who = self._observer.table, names.known, names.who
+    def _count(self, texts: _Texts, quotes: list[_Quote]) -> None:
+        """Count calls whose prices have been written."""
+        table, known, who = self._observer.table, texts.names.known, texts.names.who
         assert known is not None
         assert known.kind is not None
         route = table.route(known.kind, None if who is None else who.values(table.dimensions))
-        _, _, _, starts, ends, _, sent, cached, received, *_ = zip(*texts, strict=True)
+        _, _, _, starts, ends, _, sent, cached, received, _, _ = texts.columns
         timed = sum(map(bool, ends))
         latency = sum([end - start for start, end in zip(starts, ends, strict=True) if end > start])
         tokens = sum(sent), sum(cached), sum(received)
         status = "estimated" if known.kind.estimated else "priced"
-        table.count_all(route, status, len(texts), map(sum, zip(*quotes, strict=True)), tokens, latency, timed)
-        self._note("priced", len(texts))
+        table.count_all(route, status, len(quotes), map(sum, zip(*quotes, strict=True)), tokens, latency, timed)
+        self._note("priced", len(quotes))
 
     def _note(self, outcome: Outcome, calls: int = 1) -> None:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + calls
 
 
-def _plain(text: _Text) -> Plain:
-    *_, sent, cached, received, reasoned, names, _, _ = text
+def _plain(names: _Names, text: _Text) -> Plain:
+    *_, sent, cached, received, reasoned, _ = text
     plain = Plain()
     assert names.known is not None
     assert names.known.kind is not None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from contextlib import suppress
+from itertools import repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DecodeError", "Layout", "Memo", "Place", "Template", "appended", "attributes_of", "beginning_of", "digits",
-    "digits_of", "head_of", "in_traces", "integer_of", "keys_of", "links", "may_tell_of_a_call", "names_in",
+    "digits_of", "head_of", "in_traces", "inside", "integer_of", "keys_of", "links", "may_tell_of_a_call", "names_in",
     "open_request", "open_scope", "open_span", "open_spans", "resource_of", "scope_of", "scope_with", "utf8_of",
     "value_of", "with_attributes",
 ]  # fmt: skip
@@ -159,26 +160,38 @@ def names_in(scope: bytes) -> Mapping[str, bytes]:
     return found
 
 
-_HEAD: Final = struct.Struct("<20x8s2x8s")
+_HEAD: Final = struct.Struct("<2x16s2x8s2x8s")
 _HEAD_TAGS: Final = {0: 0x0A, 1: 16, 18: 0x12, 19: 8}
 _PARENT, _TRACE_STATE = 0x22, 0x1A
 
 
+def inside(trace_id: bytes, parent_id: bytes) -> bytes:
+    """What a span of a trace is inside, known by the ids of both: nothing, which is empty, if it is a root."""
+    return parent_id and trace_id + parent_id
+
+
 def links(spans: Sequence[bytes]) -> dict[bytes, bytes]:
-    """The ids of spans with those of what is above them, which are empty for a root."""
+    """Spans by their traces' ids with their own, and `inside` what each of them is."""
     # Every library writes a trace id, a span id, then the parent's unless there is a trace state or no parent.
     size = _HEAD.size
     heads = b"".join([raw[:size] for raw in spans])
     count = len(spans)
     if not _begin_alike(heads, count, size, _HEAD_TAGS):
-        return {message.span_id: message.parent_span_id for message in map(open_span, spans)}
-    found: dict[bytes, bytes] = dict(_HEAD.iter_unpack(heads))
+        return dict(map(_link, spans))
+    found = {trace_id + span_id: trace_id + parent_id for trace_id, span_id, parent_id in _HEAD.iter_unpack(heads)}
     tags, sizes = heads[28::size], heads[29::size]
     if tags.count(_PARENT) != count or sizes.count(8) != count:
         for raw, tag, length in zip(spans, tags, sizes, strict=True):
             if tag != _PARENT or length != 8:
-                found[raw[20:28]] = open_span(raw).parent_span_id if tag in (_PARENT, _TRACE_STATE) else b""
+                root = tag not in {_PARENT, _TRACE_STATE}
+                span_id, parent_id = (raw[2:18] + raw[20:28], b"") if root else _link(raw)
+                found[span_id] = parent_id
     return found
+
+
+def _link(raw: bytes) -> tuple[bytes, bytes]:
+    span = open_span(raw)
+    return span.trace_id + span.span_id, inside(span.trace_id, span.parent_span_id)
 
 
 def beginning_of(trace_id: bytes) -> bytes:
@@ -466,12 +479,14 @@ def scope_of(parts: Iterable[bytes]) -> str:
     return _text(_of["Scope"].FromString(b"".join(parts)).name)
 
 
-def scope_with(scope: Any, spans: Iterable[bytes]) -> bytes:
-    """What `open_scope` gave, with these spans for its own, as one of the `scope_spans`."""
+def scope_with(scope: Any, spans: Iterable[bytes], added: Mapping[int, bytes]) -> bytes:
+    """What `open_scope` gave as one of the `scope_spans`, with these spans for its own, and what is added to some."""
     del scope.spans[:]
     parts: list[bytes] = [scope.SerializeToString()]
-    for raw in spans:
-        parts += _before_a_span[len(raw)], raw
+    new = added.get
+    for at, raw in enumerate(spans):
+        more = new(at, b"")
+        parts += _before_a_span[len(raw) + len(more)], raw, more
     return b"".join(parts)
 
 
@@ -515,7 +530,7 @@ def appended(new: Mapping[str, AttributeValue]) -> bytes:
 class Template:
     """Attributes of which only the numbers change, as bytes."""
 
-    __slots__ = ("_pack", "_parts")
+    __slots__ = ("_pack", "_texts")
 
     def __init__(self, attributes: Mapping[str, AttributeValue]) -> None:
         texts = [b""]
@@ -525,16 +540,16 @@ class Template:
                 texts.append(b"")
             else:
                 texts[-1] += _record(key, value)
-        self._parts: list[Any] = [0.0] * (2 * len(texts) - 1)
-        self._parts[::2] = texts
+        self._texts = tuple(map(repeat, texts))
         self._pack = struct.Struct("<" + "d".join(f"{len(text)}s" for text in texts)).pack
 
-    def fill(self, numbers: Iterable[float]) -> bytes:
-        """The attributes with these numbers, in their order."""
-        parts = self._parts
-        parts[1::2] = numbers
-        filled: bytes = self._pack(*parts)
-        return filled
+    def fill(self, columns: Sequence[Iterable[float]]) -> Iterator[bytes]:
+        """The attributes with one number of each column after the other, in the order of the numbers in them."""
+        texts = self._texts
+        parts: list[Iterable[float | bytes]] = [texts[0]]
+        for column, text in zip(columns, texts[1:], strict=True):
+            parts += column, text
+        return map(self._pack, *parts)
 
 
 def _record(key: str, value: AttributeValue) -> bytes:
