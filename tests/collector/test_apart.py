@@ -37,9 +37,8 @@ def test_taking_all_is_taking_one_by_one(sent: list[tuple[list[Any], dict[bytes,
         one_by_one.pass_by(plain)
         at_once.pass_by(other)
         told, responses, counts = zip(*request, strict=True)
-        all_taken = at_once.takes_all(
-            tuple(zip(*told, strict=True)), responses, tuple(zip(*counts, strict=True)), other
-        )
+        used: Any = tuple(zip(*counts, strict=True))
+        all_taken = at_once.takes_all(tuple(zip(*told, strict=True)), responses, used, other)
         order = sorted(request, key=lambda call: (call[0][4], -call[0][3]))
         taken = [_takes(one_by_one, call, plain) for call in order]
         if all_taken:

@@ -366,7 +366,7 @@ class Pricer:
         """Sort the spans of a scope into those three."""
         alike: defaultdict[_Names, list[_Text]] = defaultdict(list)
         layouts = place.layouts
-        small: Callable[[bytes], Any] = wire.digits.get
+        integer_of = wire.integer_of
         spans: Any = None
         for index, raw in enumerate(scope.raws):
             read = None
@@ -377,11 +377,12 @@ class Pricer:
                 names, varying = read
                 names.shape.recognised += 1
                 trace_id, span_id, parent_id, start, end, asked, told, reads, writes, thoughts, both, answer = varying
-                sent, cached, received = small(asked), small(reads), small(told)
-                counts: Any = None, sent, cached, received, 0
-                if sent is None or received is None or cached != 0 or writes or thoughts or both:
+                sent, received = integer_of(asked), integer_of(told)
+                counts: Any = None, sent, 0, received, 0
+                # The digit of no reads is 0, or left out.
+                if sent is None or received is None or reads > b"\0" or writes or thoughts or both:
                     assert names.known is not None
-                    counts = names.known.counts(*map(wire.integer_of, varying[5:11]))
+                    counts = names.known.counts(*map(integer_of, varying[5:11]))
                 if counts is not None:
                     _, sent, cached, received, reasoned = counts
                     response_id = str(answer, "utf-8", "replace") if answer else None

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 __all__ = [
-    "DecodeError", "Layout", "Memo", "Place", "Template", "appended", "attributes_of", "beginning_of", "digits",
-    "digits_of", "head_of", "in_traces", "inside", "integer_of", "keys_of", "links", "may_tell_of_a_call", "names_in",
+    "DecodeError", "Layout", "Memo", "Place", "Template", "appended", "attributes_of", "beginning_of", "digits_of",
+    "head_of", "in_traces", "inside", "integer_of", "keys_of", "links", "may_tell_of_a_call", "names_in",
     "open_request", "open_scope", "open_span", "open_spans", "resource_of", "scope_of", "scope_with", "utf8_of",
     "value_of", "with_attributes",
 ]  # fmt: skip
@@ -292,7 +292,7 @@ class Layout(Generic[_V]):
     def read(self, raw: bytes) -> tuple[_V, tuple[Any, ...]] | None:
         """What was learned of spans like this one, of as many bytes, and what varies in it.
 
-        That is: the ids of trace, span and parent, start, end, the counts as `digits` has them, and the text in UTF-8;
+        That is: the ids of trace, span and parent, start, end, the digits of the counts, and the text in UTF-8;
         what it has not is empty. None if nothing was learned.
         """
         parts = self._cut(raw)
@@ -398,7 +398,7 @@ def value_of(piece: bytes) -> Any:
             if kind == _FLOAT and size == at + 11:
                 number: float = _DOUBLE.unpack_from(piece, at + 3)[0]
                 return number
-            if kind == _INT and (small := digits.get(piece[at + 3 :])) is not None:
+            if kind == _INT and (small := integer_of(piece[at + 3 :])) is not None:
                 return small
     return _value(_key_value(piece).value)
 
@@ -423,20 +423,17 @@ _BEFORE_TEXT: Final = 4
 
 
 def integer_of(found: bytes) -> int | None:
-    """What up to three digits say, else None."""
-    if len(found) == 3 and found[0] > 127 and found[1] > 127 and found[2] < 128:
-        return found[0] & 127 | (found[1] & 127) << 7 | found[2] << 14
-    return digits.get(found)
-
-
-def _digits() -> Iterator[tuple[bytes, int]]:
-    yield b"", 0
-    for count in range(1 << 14):
-        yield bytes((count,)) if count < 128 else bytes((count & 127 | 128, count >> 7)), count
-
-
-digits: Final = dict(_digits())
-"""Integers below 16,384 by their digits; none are 0."""
+    """What up to three digits say, none being 0; else None."""
+    size = len(found)
+    if size == 2:
+        low, high = found[0], found[1]
+        return low & 127 | high << 7 if low > 127 >= high else None
+    if size == 3:
+        low, middle, high = found
+        return low & 127 | (middle & 127) << 7 | high << 14 if low > 127 < middle and high < 128 else None
+    if size == 1:
+        return found[0] if found[0] < 128 else None
+    return None if size else 0
 
 
 def _value(value: Any) -> Any:
