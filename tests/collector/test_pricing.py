@@ -195,6 +195,13 @@ def test_a_call_that_starts_when_the_one_that_it_hangs_on_is_over_is_another(col
     assert collector.send(Told("callback", CALL, first, ended=NOON + 60)) == {"callback": MONEY}
 
 
+def test_a_span_of_another_trace_with_the_same_id_is_another(collector: Collector) -> None:
+    first, parent = Told("sdk", CALL), Told("app", HTTP)
+    parent.id = first.id
+    assert collector.send(first) == {"sdk": MONEY}
+    assert collector.send(Told("sdk", CALL, parent)) == {"sdk": MONEY}
+
+
 def test_two_processes_that_tell_of_one_response_count_it_once(collector: Collector) -> None:
     answered = {**CALL, "gen_ai.response.id": "chatcmpl-7"}
     assert collector.send(Told("gateway", answered, service="gateway")) == {"gateway": MONEY}
