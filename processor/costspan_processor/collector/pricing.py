@@ -214,7 +214,7 @@ class _Scope:
 class _Texts:
     """Such calls of a scope, with the same names: what is done to all of them at once costs far less than with each."""
 
-    __slots__ = ("columns", "keys", "names", "parents", "rows", "scope")
+    __slots__ = ("columns", "names", "rows", "scope")
 
     def __init__(self, names: _Names, scope: _Scope, rows: list[_Text]) -> None:
         self.names: Final = names
@@ -222,9 +222,6 @@ class _Texts:
         self.rows: Final = rows
         self.columns: Final = tuple(zip(*rows, strict=True))
         """What they say, in the order of `_Text`."""
-        traces, ids, parents, *_ = self.columns
-        self.keys: Final = list(map(add, traces, ids))
-        self.parents: Final = [wire.inside(trace, parent) for trace, parent in zip(traces, parents, strict=True)]
 
     def calls(self) -> Iterator[_Call]:
         """One by one."""
@@ -240,18 +237,8 @@ class _Call:
     """Any span that tells of a call, and where it stands in its request."""
 
     __slots__ = (
-        "attributes",
-        "end",
-        "index",
-        "new",
-        "raw",
-        "response_id",
-        "scope",
-        "shape",
-        "text",
-        "told",
-        "trace_id",
-    )
+        "attributes", "end", "index", "new", "raw", "response_id", "scope", "shape", "text", "told", "trace_id",
+    )  # fmt: skip
 
     attributes: dict[str, Any]
     """Of one that has been read as a whole, or has its price."""
@@ -506,16 +493,16 @@ class Pricer:
 
         Then it is noted that each of them carries its cost, which takes a third of the time that asking of each does.
         """
-        keys = [key for alike in texts for key in alike.keys]
+        traces, ids, parents, starts, ends, answers, sent, received = (
+            list(chain.from_iterable([alike.columns[at] for alike in texts])) for at in (0, 1, 2, 3, 4, 5, 6, 8)
+        )
+        keys = list(map(add, traces, ids))
         if not self._decided.keys().isdisjoint(keys):
             return False
-        parents = [parent for alike in texts for parent in alike.parents]
         places = [alike.names.shape.place for alike in texts for _ in alike.rows]
-        starts, ends, answers, sent, received = (
-            list(chain.from_iterable([alike.columns[at] for alike in texts])) for at in (3, 4, 5, 6, 8)
-        )
         told = (
-            *(keys, parents, [place.scope for place in places]),
+            *(keys, [wire.inside(trace, parent) for trace, parent in zip(traces, parents, strict=True)]),
+            [place.scope for place in places],
             *(starts, [end or start for start, end in zip(starts, ends, strict=True)]),
             [place.process for place in places],
         )
