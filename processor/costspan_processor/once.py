@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from costspan_processor.dialects import INPUT, OUTPUT
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Mapping
 
 Counts = tuple[int | None, int | None]
 """Tokens in and out."""
@@ -109,60 +109,11 @@ class Once:
         _, parent_id, _, start, _, process = told
         if (
             start < self._calls.get(parent_id, start)
-            or (isinstance(response_id, str) and response_id in self._responses)
+            or (response_id and isinstance(response_id, str) and response_id in self._responses)
             or ((process, *counts) in self._lately and self.repeats(told, response_id, counts))
         ):
             return False
         self.counted(told, response_id, counts, links)
-        return True
-
-    def takes_all(
-        self,
-        told: tuple[Sequence[Any], ...],
-        response_ids: Sequence[object],
-        counts: tuple[Sequence[int], Sequence[int]],
-        links: dict[Any, Any],
-    ) -> bool:
-        """`takes` of calls that have nothing to do with each other, nor with any before: whether they are such calls.
-
-        If not, none of them is counted, and they are to be asked about one by one, in the order that they ended. `told`
-        has the ids of all, then what each is inside, and so on as `Told`.
-        """
-        known, above, lately, responses = self._calls, self.above, self._lately, self._responses
-        ids, parent_ids, scopes, starts, ends, processes = told
-        parents = set(filter(None, parent_ids))
-        reached = parents
-        while links and (more := {links[span_id] for span_id in reached & links.keys()} - reached):
-            reached = reached | more
-        answered = [response_id for response_id in response_ids if isinstance(response_id, str)]
-        used = list(zip(processes, *counts, strict=True))
-        before = list(map(lately.get, used))
-        libraries = set(scopes)
-        # A library does not repeat itself, and there is but one, if the same was used twice.
-        repeating = libraries if len(libraries) == 1 else ()
-        if not (
-            len(set(ids)) == len(ids)
-            and known.keys().isdisjoint(ids)
-            and reached.isdisjoint(ids)
-            and known.keys().isdisjoint(reached)
-            and above.keys().isdisjoint(ids)
-            and len(set(answered)) == len(answered)
-            and responses.keys().isdisjoint(answered)
-            and (repeating or len(set(used)) == len(used))
-            and (not any(before) or all(calls is None or calls[0] in repeating for calls in before))
-        ):
-            return False
-        with self._lock:
-            known.update(zip(ids, ends, strict=True))
-            above.update(dict.fromkeys(parents))
-            responses.update(dict.fromkeys(answered))
-            for key, scope, start, end in zip(used, scopes, starts, ends, strict=True):
-                self._used(key, scope, start, end)
-            for parent_id in parents & links.keys():
-                self._rise(parent_id, links)
-            for remembered in (known, above, responses):
-                if len(remembered) > self._at_most:
-                    forget_half(remembered)
         return True
 
     def repeats(self, told: Told, response_id: object, counts: Counts) -> bool:
@@ -174,7 +125,7 @@ class Once:
         _, parent_id, scope, start, end, process = told
         if start < self._calls.get(parent_id, start):
             return True
-        if isinstance(response_id, str) and response_id in self._responses:
+        if response_id and isinstance(response_id, str) and response_id in self._responses:
             return True
         calls = self._lately.get((process, *counts))
         # A library does not repeat itself.
@@ -207,7 +158,7 @@ class Once:
                     forget_half(above)
                 if links and parent_id in links:
                     self._rise(parent_id, links)
-            if isinstance(response_id, str):
+            if response_id and isinstance(response_id, str):
                 responses = self._responses
                 responses[response_id] = None
                 if len(responses) > at_most:

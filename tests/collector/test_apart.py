@@ -2,66 +2,142 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
-from typing import Any
+from collections import defaultdict
+from typing import NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from costspan_processor.collector.apart import Alike, Apart
+from costspan_processor.collector.wire import inside, trace_of
 from costspan_processor.once import Once
 
+TRACES = [letter * 16 for letter in (b"t", b"u", b"v")]
+
+
+class Call(NamedTuple):
+    """A span that tells of one."""
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    start: int
+    end: int
+    response_id: str | None
+    sent: int
+    received: int
+    process: int
+    scope: str
+
+    def taken(self, once: Once, links: dict[bytes, bytes]) -> bool:
+        """Whether it carries its cost, if it is asked about alone."""
+        own, above = self.trace_id + self.span_id, inside(self.trace_id, self.parent_id)
+        contains = once.ends(own, above, links)
+        told = own, above, self.scope, self.start, self.end, self.process
+        return not contains and once.takes(told, self.response_id, (self.sent, self.received), links)
+
+
+class Other(NamedTuple):
+    """A span that tells of none."""
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+
+
+traces = st.sampled_from(TRACES)
 ids = st.sampled_from([bytes((number,)) * 8 for number in range(10)])
-others = st.sampled_from([bytes((number,)) * 8 for number in range(10, 14)])
-"""Of spans that tell of no call."""
-parents = ids | others | st.just(b"")
-calls = st.tuples(ids, parents, st.sampled_from(["sdk", "framework"]), st.integers(0, 4), st.integers(4, 8)).flatmap(
-    lambda told: st.tuples(
-        st.tuples(*map(st.just, told), st.sampled_from([1, 2])),
-        st.sampled_from([None, None, "chatcmpl-1", "chatcmpl-2"]),
-        st.tuples(st.sampled_from([0, 10, 20, 30]), st.sampled_from([0, 1, 2, 3])),
-    )
+ids_of_others = st.sampled_from([bytes((number,)) * 8 for number in range(10, 14)])
+parents = ids | ids_of_others | st.just(b"")
+calls = st.builds(
+    Call,
+    traces,
+    ids,
+    parents,
+    st.integers(0, 4),
+    st.integers(4, 8),
+    st.sampled_from([None, None, "", "chatcmpl-1", "chatcmpl-2"]),
+    st.sampled_from([0, 10, 20, 30]),
+    st.sampled_from([0, 1, 2, 3]),
+    st.sampled_from([1, 2]),
+    st.sampled_from(["sdk", "framework"]),
 )
-requests = st.tuples(st.lists(calls, min_size=1, max_size=4), st.dictionaries(others, parents, max_size=3))
+others = st.lists(st.builds(Other, traces, ids_of_others, parents), max_size=3)
+requests = st.tuples(st.lists(calls, min_size=1, max_size=4), others)
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(requests, min_size=1, max_size=4))
-def test_taking_all_is_taking_one_by_one(sent: list[tuple[list[Any], dict[bytes, bytes]]]) -> None:
-    one_by_one, at_once = Once(), Once()
+def alike(request: list[Call]) -> list[Alike]:
+    """The calls of each process and library."""
+    found: defaultdict[tuple[int, str], list[Call]] = defaultdict(list)
+    for call in request:
+        found[call.process, call.scope].append(call)
+    return [Alike(*where, *list(zip(*many, strict=True))[:8]) for where, many in found.items()]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(requests, min_size=1, max_size=8))
+def test_taking_all_is_taking_one_by_one(sent: list[tuple[list[Call], list[Other]]]) -> None:
+    one_by_one, at_once = Once(), Apart(8192, 128)
     passed: set[bytes] = set()
-    for request, links in sent:
+    for request, beside in sent:
+        found = {other.trace_id + other.span_id: inside(other.trace_id, other.parent_id) for other in beside}
         # Such a span comes by once.
-        links = {span_id: parent_id for span_id, parent_id in links.items() if span_id not in passed}
+        links = {span_id: above for span_id, above in found.items() if span_id not in passed}
         passed |= links.keys()
-        plain, other = dict(links), dict(links)
-        one_by_one.pass_by(plain)
-        at_once.pass_by(other)
-        told, responses, counts = zip(*request, strict=True)
-        used: Any = tuple(zip(*counts, strict=True))
-        all_taken = at_once.takes_all(tuple(zip(*told, strict=True)), responses, used, other)
-        order = sorted(request, key=lambda call: (call[0][4], -call[0][3]))
-        taken = [_takes(one_by_one, call, plain) for call in order]
-        if all_taken:
-            assert all(taken)
-        else:
-            assert [_takes(at_once, call, other) for call in order] == taken
-        # What has come by ends no more, whether its mark has gone further up or stays.
-        assert at_once.above.keys() - passed == one_by_one.above.keys() - passed
-        assert at_once._calls == one_by_one._calls
-        assert at_once._responses == one_by_one._responses
-        assert {key: _of(at_once, key) for key in at_once._lately} == {
-            key: _of(one_by_one, key) for key in one_by_one._lately
-        }
+        begun = dict.fromkeys([trace_of(call.trace_id) for call in request])
+        taken, near = at_once.come(begun, [trace_of(span_id[:16]) for span_id in links])
+        close = {span_id: above for span_id, above in links.items() if trace_of(span_id[:16]) in near}
+        one_by_one.pass_by(links)
+        at_once.pass_by(close)
+        all_taken = at_once.takes_all(taken, alike(request), close)
+        order = sorted(request, key=lambda call: (call.end, -call.start))
+        expected = [call.taken(one_by_one, links) for call in order]
+        assert ([True] * len(order) if all_taken else [call.taken(at_once, close) for call in order]) == expected
 
 
-def _takes(once: Once, call: Any, links: dict[bytes, bytes]) -> bool:
-    told, response_id, counts = call
-    contains = once.ends(told[0], told[1], links)
-    return not contains and once.takes(told, response_id, counts, links)
+def many(number: int, scope: str = "sdk", size: int = 100) -> list[Call]:
+    """Calls of as many traces, each with counts that no other has."""
+    made = range(number * size, (number + 1) * size)
+    return [Call(b"%016d" % of, b"a" * 8, b"b" * 8, 1, 2, f"chatcmpl-{of}", of, 1, 1, scope) for of in made]
 
 
-def _of(once: Once, key: Any) -> list[tuple[str, int, int]]:
-    """The calls that used the same, in whatever order: one that repeats one of them repeats any."""
-    calls = once._lately[key]
-    found = list(zip(*[iter(calls[1:])] * 3, strict=True))
-    return sorted(found, key=itemgetter(0, 1, 2))
+def test_what_is_remembered_has_a_bound() -> None:
+    once = Apart(1000, 500)
+    held = []
+
+    def takes(request: list[Call]) -> bool:
+        taken, _ = once.come(dict.fromkeys([trace_of(call.trace_id) for call in request]), [])
+        held.append(taken)
+        return once.takes_all(taken, alike(request), {})
+
+    sent = [many(number) for number in range(30)]
+    assert all(map(takes, sent))
+    assert sum(map(len, held)) <= 1000
+    # What came last is known, all the more what a library told; what came long ago is not.
+    assert not takes(sent[-1])
+    assert not takes([call._replace(span_id=b"c" * 8, response_id=None) for call in many(25, "framework")])
+    assert takes([call._replace(response_id=None) for call in many(0)])
+    assert len(once._traces) <= 1000
+    assert once._calls_held == sum(map(len, once._held)) <= 1000
+    assert once._calls_unsorted == sum(len(alike.starts) for alike in once._unsorted) <= 600
+
+
+def test_the_calls_of_a_trace_are_told_apart_from_others_of_their_request() -> None:
+    once = Apart(1000, 500)
+    request = [call._replace(end=9) for call in many(0)]
+    taken, _ = once.come(dict.fromkeys([trace_of(call.trace_id) for call in request]), [])
+    assert once.takes_all(taken, alike(request), {})
+    trace, span_id = request[7].trace_id, request[7].span_id
+    later = Call(trace, b"c" * 8, span_id, 3, 4, None, 5, 5, 1, "sdk")
+    taken, _ = once.come({trace_of(trace): None}, [])
+    assert not once.takes_all(taken, alike([later]), {})
+    assert not later.taken(once, {})
+
+
+def test_a_library_is_known_by_calls_that_were_looked_at_one_by_one() -> None:
+    once = Apart(1000, 500)
+    for call in many(0, "sdk", 1):
+        assert call.taken(once, {})
+    around = [call._replace(trace_id=b"t" * 16, start=0, end=9, response_id=None) for call in many(0, "framework", 1)]
+    taken, _ = once.come({trace_of(b"t" * 16): None}, [])
+    assert not once.takes_all(taken, alike(around), {})

@@ -72,6 +72,12 @@ def test_two_spans_of_one_response_are_one_call(shop: Telemetry) -> None:
     assert money(shop) == {"first": MONEY, "second": "rollup", "another": MONEY}
 
 
+def test_calls_whose_response_has_an_empty_id_are_not_one_call(shop: Telemetry) -> None:
+    for name in ("first", "second"):
+        begin(shop, name, {**CHAT, "gen_ai.response.id": ""}).end()
+    assert money(shop) == {"first": MONEY, "second": MONEY}
+
+
 def test_an_agent_is_priced_only_where_nobody_saw_its_calls(shop: Telemetry) -> None:
     begin(shop, "alone", AGENT).end()
     agent = begin(shop, "agent", AGENT)

@@ -10,24 +10,26 @@ such a span the counts and the response's id alone are read. Every other span is
 
 from __future__ import annotations
 
-from collections import defaultdict
-from itertools import chain
+from collections import Counter, defaultdict
+from functools import partial
+from itertools import chain, compress, groupby
 from operator import add, attrgetter, itemgetter
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from opentelemetry.trace import SpanContext
 
 from costspan_processor.attribution import Attribution
 from costspan_processor.collector import wire
+from costspan_processor.collector.apart import Alike, Apart, Taken
 from costspan_processor.conventions import RESPONSE_ID, ROLLUP, STATUS, Plain
 from costspan_processor.dialects import INPUT, OUTPUT
 from costspan_processor.enrich import PLACES, assess, card_of, describe, dollars
-from costspan_processor.once import Once, counts_of, forget_half
+from costspan_processor.once import counts_of, forget_half
 from costspan_processor.translation import in_convention, says_nothing, translation
 from costspan_processor.translation import told as told_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from opentelemetry.util.types import AttributeValue
 
@@ -75,7 +77,7 @@ class _Place:
         self.process: Final = hash(of_resource)
         self.small: Final = _is_small(parts)
         self.layouts: Final[dict[int, list[wire.Layout[_Names]]]] = {}
-        """Of its spans by their length: those that were learned last first."""
+        """Of its spans by their length: the one that most had, or that was learned last, first."""
 
 
 def _is_small(parts: tuple[tuple[bytes, ...], tuple[bytes, ...]]) -> bool:
@@ -96,7 +98,7 @@ class _Shape:
     """Spans of a place with the same attributes in the same order: what is where in them."""
 
     __slots__ = (
-        "counts", "heads", "ignored", "keys", "learned", "names", "place", "recognised", "response_id", "rest",
+        "counts", "heads", "ignored", "keys", "learned", "names", "place", "rates", "recognised", "response_id", "rest",
         "settled", "silent", "translate",
     )  # fmt: skip
 
@@ -115,6 +117,8 @@ class _Shape:
         """Layouts that such spans had so far."""
         self.recognised = 0
         """Spans of it whose layout was known."""
+        self.rates: Final = wire.Memo(partial(_Rates, self.keys), _NAMES_AT_MOST)
+        """By what its names mean."""
         if self.silent or not usual or not _is_kept((place, keys)):
             return
         if STATUS in where:
@@ -152,85 +156,126 @@ def _getter(places: list[int]) -> Callable[[list[bytes]], tuple[bytes, ...]]:
     return itemgetter(*places) if len(places) > 1 else lambda pieces: tuple([pieces[at] for at in places])
 
 
+class _Rates:
+    """Spans of a shape whose names mean the same: how to read their counts, and how to write what those cost."""
+
+    __slots__ = ("card", "keys", "kind", "known", "templates")
+
+    def __init__(self, keys: Collection[str], known: Known) -> None:
+        assert known.kind is not None
+        self.keys: Final = keys
+        self.known: Final = known
+        self.kind: Final[Kind] = known.kind
+        self.card: RateCard | None = None
+        """The rates that the templates are of."""
+        self.templates: dict[_Variant, _Write | None] = {}
+        """What they get, and what of a quote is in that."""
+
+
 class _Names:
     """Spans of a shape that say the same but for their counts and ids: what that is."""
 
-    __slots__ = ("attributes", "card", "known", "shape", "templates", "who")
+    __slots__ = ("attributes", "rates", "shape", "who")
 
     def __init__(self, shape: _Shape, attributes: Mapping[str, Any], who: Attribution | None) -> None:
         self.shape: Final = shape
         self.attributes: Final = attributes
         self.who: Final = who
-        self.known: Known | None = None
-        """How to read their counts."""
-        self.card: RateCard | None = None
-        """The rates that the templates are of."""
-        self.templates: dict[tuple[bool, bool, bool], _Write | None] = {}
-        """What they get, and what of a quote is in that, by whether it has input, cache reads and output."""
+        self.rates: _Rates | None = None
+        """None where a span with them may say more than the counts of text."""
 
-    def counts(self, pieces: Sequence[bytes]) -> _Counts | None:
-        """Of a span with these attributes; None if it says more than those."""
-        known = self.known
-        if known is None or known.kind is None:
-            return None
-        found = [0 if place is None else wire.value_of(pieces[place[0]]) for place in self.shape.counts]
-        return known.counts(*found)
+    def counts(self, pieces: Sequence[bytes]) -> list[Any]:
+        """Those of a span with these attributes, as `Known.counts` takes them."""
+        return [0 if place is None else wire.value_of(pieces[place[0]]) for place in self.shape.counts]
 
-    def response_id(self, pieces: Sequence[bytes]) -> object:
+    def response_id(self, pieces: Sequence[bytes]) -> str | None:
         """The same span's."""
         place = self.shape.response_id
-        return None if place is None else wire.value_of(pieces[place[0]])
+        found = None if place is None else wire.value_of(pieces[place[0]])
+        return found if isinstance(found, str) else None
 
 
-_Quote = tuple[int, int, int, int, int]
-"""As `RateCard.quote` has it."""
+_Quotes = list[tuple[int, ...]]
+"""Columns of what `RateCard.quote` has."""
+_Variant = tuple[bool, bool, bool]
+"""Whether input, cache reads and output cost anything."""
 _Write = tuple["Callable[[Sequence[Iterable[float]]], Iterator[bytes]]", "Callable[..., Any]"]
 """Makes attributes of columns of numbers, and takes those out of the columns of quotes."""
-_Counts = tuple["Kind", int, int, int, int]
-"""As `plain_counts` has them."""
-_Text = tuple[bytes, bytes, bytes, int, int, object, int, int, int, int, int]
-"""A call of text alone whose names are known, by the million: the ids of its trace, its own, and that of what it is in;
-start and end as it says them, and the id of its response; counts: prompt, cache reads, output and reasoning; which of
-the spans of its scope it is."""
+_Text = tuple[bytes, bytes, bytes, int, int, "str | None", int, int, int, int, int]
+"""A call of text alone whose names are known, by the million: as the columns of `_Texts`."""
 
 
 class _Scope:
-    """Spans of a request that are in one scope, and what they get."""
+    """Spans of a request that are in one scope, and what they become."""
 
-    __slots__ = ("added", "message", "raws", "whole")
+    __slots__ = ("message", "raws", "whole")
 
     def __init__(self, whole: bytes) -> None:
         self.whole: Final = whole
         self.message: Final = wire.open_scope(whole)
         self.raws: Final[list[bytes]] = self.message.spans[:]
-        self.added: Final[dict[int, bytes]] = {}
-        """Attributes that some of the spans have beside their own."""
 
     def priced(self) -> bytes:
         """It as one of the `scope_spans`."""
-        return wire.scope_with(self.message, self.raws, self.added)
+        return wire.scope_with(self.message, self.raws)
 
 
-class _Texts:
-    """Such calls of a scope, with the same names: what is done to all of them at once costs far less than with each."""
+class _Texts(NamedTuple):
+    """Such calls of a scope, of the same rates: what is done to all of them at once costs far less than with each."""
 
-    __slots__ = ("columns", "names", "rows", "scope")
+    scope: _Scope
+    parts: Sequence[tuple[_Names, int, int]]
+    """Those with the same names: from which on, and up to which."""
+    trace_ids: Sequence[bytes]
+    span_ids: Sequence[bytes]
+    parent_ids: Sequence[bytes]
+    starts: Sequence[int]
+    """This and the next as they say it."""
+    ends: Sequence[int]
+    response_ids: Sequence[str | None]
+    sent: Sequence[int]
+    cached: Sequence[int]
+    received: Sequence[int]
+    reasoned: Sequence[int]
+    places: Sequence[int]
+    """Which of the spans of the scope they are."""
 
-    def __init__(self, names: _Names, scope: _Scope, rows: list[_Text]) -> None:
-        self.names: Final = names
-        self.scope: Final = scope
-        self.rows: Final = rows
-        self.columns: Final = tuple(zip(*rows, strict=True))
-        """What they say, in the order of `_Text`."""
+    @classmethod
+    def sort(cls, scope: _Scope, names: Sequence[_Names], columns: Sequence[Sequence[Any]]) -> Iterator[_Texts]:
+        """Calls with these names, in groups of the same rates."""
+        sizes = Counter(names)
+        kinds = sorted(sizes, key=lambda kind: id(kind.rates))
+        if len(kinds) > 1:
+            rank = {kind: number for number, kind in enumerate(kinds)}
+            ranks = list(map(rank.__getitem__, names))
+            in_order = itemgetter(*sorted(range(len(names)), key=ranks.__getitem__))
+            columns = list(map(in_order, columns))
+        begin = 0
+        for _, alike in groupby(kinds, attrgetter("rates")):
+            parts, size = [], 0
+            for kind in alike:
+                parts.append((kind, size, size + sizes[kind]))
+                size += sizes[kind]
+            yield cls(scope, parts, *[column[begin : begin + size] for column in columns])
+            begin += size
+
+    @property
+    def rates(self) -> _Rates:
+        """Of all of them."""
+        rates = self.parts[0][0].rates
+        assert rates is not None
+        return rates
 
     def calls(self) -> Iterator[_Call]:
         """One by one."""
-        for row in self.rows:
-            trace_id, span_id, parent_id, start, end, response_id, *_, index = row
-            call = _Call((trace_id, span_id, parent_id), start, end, self.scope, index, self.names.shape)
-            call.response_id = response_id
-            call.text = self.names, row
-            yield call
+        rows = list(zip(*self[2:], strict=True))
+        for names, begin, end in self.parts:
+            for row in rows[begin:end]:
+                trace_id, span_id, parent_id, start, ended, response_id, *_, place = row
+                call = _Call((trace_id, span_id, parent_id), start, ended, self.scope, place, names.shape)
+                call.response_id = response_id
+                call.text = names, row
+                yield call
 
 
 class _Call:
@@ -276,9 +321,7 @@ class Pricer:
         self._observer = observer
         self._proposal = proposal
         self._dimensions: Final = observer.table.dimensions
-        self._once = Once(_REMEMBERED, _LATELY)
-        self._traces: dict[bytes, None] = {}
-        """Those with calls, as spans of them begin."""
+        self._once = Apart(_REMEMBERED, _LATELY)
         self._decided: dict[bytes, bool] = {}
         """By trace and span: whether another span carries its cost, of calls that were looked at one by one."""
         self._places = wire.Memo(_Place, _PLACES_AT_MOST, _is_small)
@@ -301,7 +344,7 @@ class Pricer:
         """
         request = wire.open_request(body)
         texts, calls, others, opened = self._calls_in(request)
-        links = wire.links(self._near(others, texts, calls))
+        taken, links = self._come(others, texts, calls)
         if links:
             self._once.pass_by(links)
         if not texts and not calls:
@@ -309,7 +352,7 @@ class Pricer:
         guard = self._observer.guard
         # Budgets and a ledger want to know all that a span says.
         whole = self._observer.ledger is not None or (guard is not None and bool(guard.budgets))
-        if calls or whole or not self._are_apart(texts, links):
+        if calls or whole or not self._are_apart(texts, taken, links):
             self._decide_all([*calls, *chain.from_iterable(map(_Texts.calls, texts))], links, whole)
         else:
             for alike in texts:
@@ -351,43 +394,39 @@ class Pricer:
 
     def _read(self, place: _Place, scope: _Scope, texts: list[_Texts], calls: list[_Call], others: list[bytes]) -> None:
         """Sort the spans of a scope into those three."""
-        alike: defaultdict[_Names, list[_Text]] = defaultdict(list)
-        layouts = place.layouts
-        integer_of = wire.integer_of
-        spans: Any = None
-        for index, raw in enumerate(scope.raws):
-            read = None
-            for layout in layouts.get(len(raw), ()):
-                if (read := layout.read(raw)) is not None:
+        names: list[_Names] = []
+        columns: list[list[Any]] = [[] for _ in _Texts._fields[2:]]
+        sizes: defaultdict[int, list[int]] = defaultdict(list)
+        for index, size in enumerate(map(len, scope.raws)):
+            sizes[size].append(index)
+        rest: list[int] = []
+        for size, places in sizes.items():
+            layouts, left = place.layouts.get(size, []), places
+            for number, layout in enumerate(layouts.copy()):
+                before, left = len(left), _recognise(layout, scope, left, names, columns)
+                if number and before - len(left) > len(places) // 2:
+                    # What most have is to be tried first.
+                    layouts.remove(layout)
+                    layouts.insert(0, layout)
+                if not left:
                     break
-            if read is not None:
-                names, varying = read
-                names.shape.recognised += 1
-                trace_id, span_id, parent_id, start, end, asked, told, reads, writes, thoughts, both, answer = varying
-                sent, received = integer_of(asked), integer_of(told)
-                counts: Any = None, sent, 0, received, 0
-                # The digit of no reads is 0, or left out.
-                if sent is None or received is None or reads > b"\0" or writes or thoughts or both:
-                    assert names.known is not None
-                    counts = names.known.counts(*map(integer_of, varying[5:11]))
-                if counts is not None:
-                    _, sent, cached, received, reasoned = counts
-                    response_id = str(answer, "utf-8", "replace") if answer else None
-                    alike[names].append((
-                        trace_id, span_id, parent_id, start, end, response_id, sent, cached, received, reasoned, index,
-                    ))  # fmt: skip
-                    continue
-            if spans is None:
-                spans = wire.open_spans(scope.whole).spans
+            rest += left
+        spans = wire.open_spans(scope.whole).spans if rest else ()
+        rows: list[_Text] = []
+        for index in sorted(rest):
             found = self._call(place, scope, index, spans[index])
             if found is None:
-                others.append(raw)
+                others.append(scope.raws[index])
             elif isinstance(found, _Call):
                 calls.append(found)
             else:
-                names, text = found
-                alike[names].append(text)
-        texts += [_Texts(names, scope, rows) for names, rows in alike.items()]
+                names.append(found[0])
+                rows.append(found[1])
+        if rows:
+            for column, more in zip(columns, zip(*rows, strict=True), strict=True):
+                column.extend(more)
+        if names:
+            texts += _Texts.sort(scope, names, columns)
 
     def _call(self, place: _Place, scope: _Scope, index: int, span: Any) -> tuple[_Names, _Text] | _Call | None:
         """What a span tells of a call; None if it tells of none."""
@@ -410,9 +449,10 @@ class Pricer:
         trace_id, span_id, parent_id = span.trace_id, span.span_id, span.parent_span_id
         start, end = span.start, span.end
         if names is not None and shape.translate is not None:
-            if names.known is None:
-                names.known = shape.translate.of_text(names.attributes)
-            counts = names.counts(pieces)
+            if names.rates is None:
+                known = shape.translate.of_text(names.attributes)
+                names.rates = None if known is None or known.kind is None else shape.rates[known]
+            counts = None if names.rates is None else names.rates.known.counts(*names.counts(pieces))
             if counts is not None:
                 self._learn(scope.raws[index], names, pieces, (trace_id, span_id, parent_id, start, end))
                 ids = trace_id, span_id, parent_id
@@ -435,11 +475,10 @@ class Pricer:
         if self._learned > _NAMES_AT_MOST:
             self._forget_layouts()
         counts, answer = shape.counts, shape.response_id
-        values = [b"" if place is None else wire.digits_of(pieces[place[0]], place[1]) for place in counts]
-        values.append(b"" if answer is None else wire.utf8_of(pieces[answer[0]], answer[1]))
-        if None in values:
+        if not all(wire.is_integer(pieces[place[0]], place[1]) for place in counts if place is not None):
             return
-        varying = (*ids_and_times, *values)
+        text = b"" if answer is None else wire.utf8_of(pieces[answer[0]], answer[1])
+        varying = (*ids_and_times, *names.counts(pieces), text)
         layouts = shape.place.layouts.setdefault(size, [])
         if any(layout.learn(raw, varying, names) for layout in layouts):
             return
@@ -475,38 +514,33 @@ class Pricer:
 
     # ------------------------------------------------------------------ counting once
 
-    def _near(self, others: list[bytes], texts: Sequence[_Texts], calls: Sequence[_Call]) -> Sequence[bytes]:
-        """Spans that tell of no call, in whose traces there are some: all others have nothing to do with any."""
-        traces = self._traces
-        ids = chain([call.trace_id for call in calls], *[alike.columns[0] for alike in texts])
-        latest = dict.fromkeys(map(wire.beginning_of, ids))
-        # Its latest call counts: the oldest are forgotten.
-        for trace in latest.keys() & traces.keys():
-            del traces[trace]
-        traces.update(latest)
-        if len(traces) > _REMEMBERED:
-            forget_half(traces)
-        return wire.in_traces(others, traces)
+    def _come(
+        self, others: list[bytes], texts: Sequence[_Texts], calls: Sequence[_Call]
+    ) -> tuple[Taken, dict[bytes, bytes]]:
+        """What calls are held in, and `wire.links` of spans that tell of none but are in a trace with some."""
+        ids = chain([call.trace_id for call in calls], *[alike.trace_ids for alike in texts])
+        traces = dict.fromkeys(map(wire.trace_of, ids))
+        begun = wire.traces_of(others)
+        taken, near = self._once.come(traces, begun)
+        # All others have nothing to do with any call.
+        return taken, wire.links([raw for trace, raw in zip(begun, others, strict=True) if trace in near])
 
-    def _are_apart(self, texts: Sequence[_Texts], links: dict[bytes, bytes]) -> bool:
+    def _are_apart(self, texts: Sequence[_Texts], taken: Taken, links: dict[bytes, bytes]) -> bool:
         """Whether calls have nothing to do with each other, nor with any that came before, as nearly always.
 
-        Then it is noted that each of them carries its cost, which takes a third of the time that asking of each does.
+        Then it is noted that each of them carries its cost, which takes a tenth of the time that asking of each does.
         """
-        traces, ids, parents, starts, ends, answers, sent, received = (
-            list(chain.from_iterable([alike.columns[at] for alike in texts])) for at in (0, 1, 2, 3, 4, 5, 6, 8)
-        )
-        keys = list(map(add, traces, ids))
-        if not self._decided.keys().isdisjoint(keys):
+        if taken.met and any(
+            not self._decided.keys().isdisjoint(map(add, alike.trace_ids, alike.span_ids)) for alike in texts
+        ):
             return False
-        places = [alike.names.shape.place for alike in texts for _ in alike.rows]
-        told = (
-            *(keys, [wire.inside(trace, parent) for trace, parent in zip(traces, parents, strict=True)]),
-            [place.scope for place in places],
-            *(starts, [end or start for start, end in zip(starts, ends, strict=True)]),
-            [place.process for place in places],
-        )
-        return self._once.takes_all(told, answers, (sent, received), links)
+        all_alike = []
+        for alike in texts:
+            place, ids_and_times = alike.parts[0][0].shape.place, alike[2:7]
+            all_alike.append(
+                Alike(place.process, place.scope, *ids_and_times, alike.response_ids, alike.sent, alike.received)
+            )
+        return self._once.takes_all(taken, all_alike, links)
 
     def _decide_all(self, calls: list[_Call], links: dict[bytes, bytes], whole: bool) -> None:
         """Find out what each of them is to be given, in the order that they ended, and count those that are to be."""
@@ -533,7 +567,8 @@ class Pricer:
             except Exception as error:  # noqa: BLE001  a span of any content must get through
                 self._observer.failed("collector.price", error)
         for (names, scope, known), rows in groups.items():
-            self._price_alike(_Texts(names, scope, rows), known=known)
+            for texts in _Texts.sort(scope, [names] * len(rows), list(zip(*rows, strict=True))):
+                self._price_alike(texts, known=known)
 
     def _decide(self, call: _Call, links: dict[bytes, bytes]) -> None:
         """The same of one that has been read as a whole, or has its price."""
@@ -588,62 +623,57 @@ class Pricer:
             return
         if quotes is None:
             # They are priced one by one.
-            for call, row in zip(texts.calls(), texts.rows, strict=True):
+            for call in texts.calls():
+                assert call.text is not None
                 try:
-                    self._price(call, _plain(texts.names, row), texts.names.who, known)
+                    self._price(call, _plain(*call.text), call.text[0].who, known)
                 except Exception as error:  # noqa: BLE001  as above
                     self._observer.failed("collector.price", error)
         elif known:
-            self._note("repeated", len(texts.rows))
+            self._note("repeated", len(texts.places))
         else:
             try:
                 self._count(texts, quotes)
             except Exception as error:  # noqa: BLE001  as above
                 self._observer.failed("collector.count", error)
 
-    def _write_prices(self, texts: _Texts) -> list[_Quote] | None:
+    def _write_prices(self, texts: _Texts) -> _Quotes | None:
         """Give calls their prices; None if any of them is unusual, and then none has got one."""
-        names = texts.names
-        assert names.known is not None
-        assert names.known.kind is not None
-        kind = names.known.kind
-        _, _, _, starts, _, _, *counts, places = texts.columns
-        card = card_of(kind, min(starts), self._observer.book)
-        newest = kind.newest
+        rates, raws = texts.rates, texts.scope.raws
+        card = card_of(rates.kind, min(texts.starts), self._observer.book)
+        newest = rates.kind.newest
         if card is None or newest is None or newest[2] is not card:
             # Some may have begun when other rates held.
             return None
-        if names.card is not card:
-            names.card, names.templates = card, {}
-        quotes: list[Any] = list(map(card.quote, *counts))
+        if rates.card is not card:
+            rates.card, rates.templates = card, {}
+        quotes: list[Any] = list(map(card.quote, texts.sent, texts.cached, texts.received, texts.reasoned))
         if None in quotes:
             return None
-        alike: defaultdict[tuple[bool, bool, bool], list[tuple[int, _Quote]]] = defaultdict(list)
-        for place, quote in zip(places, quotes, strict=True):
-            _, for_input, for_reads, for_output, _ = quote
-            alike[for_input > 0, for_reads > 0, for_output > 0].append((place, quote))
-        for variant in alike.keys() - names.templates.keys():
-            names.templates[variant] = self._template(names, card, alike[variant][0][1])
-        written: list[Iterator[tuple[int, bytes]]] = []
-        for variant, priced in alike.items():
-            template = names.templates[variant]
+        columns = list(zip(*quotes, strict=True))
+        costs = list(zip(*[map(bool, column) for column in columns[1:4]], strict=True))
+        written: list[tuple[Sequence[int], Iterator[bytes]]] = []
+        for variant in set(costs):
+            if variant not in rates.templates:
+                rates.templates[variant] = self._template(rates, card, quotes[costs.index(variant)])
+            template = rates.templates[variant]
             if template is None:
                 return None
             fill, take = template
-            its_places, its_quotes = zip(*priced, strict=True)
-            columns = [map(dollars, column) for column in take(tuple(zip(*its_quotes, strict=True)))]
-            written.append(zip(its_places, fill(columns), strict=True))
-        texts.scope.added.update(chain.from_iterable(written))
-        return quotes
+            chosen = [variant == each for each in costs]
+            numbers = [map(dollars, compress(column, chosen)) for column in take(columns)]
+            written.append((list(compress(texts.places, chosen)), fill(numbers)))
+        for places, added in written:
+            for place, raw in zip(places, map(add, [raws[place] for place in places], added), strict=True):
+                raws[place] = raw
+        return columns
 
-    def _template(self, names: _Names, card: RateCard, quote: _Quote) -> _Write | None:
-        """How to write prices like this one: None if spans with these names have attributes of the new ones already."""
-        assert names.known is not None
-        assert names.known.kind is not None
+    def _template(self, rates: _Rates, card: RateCard, quote: tuple[int, int, int, int, int]) -> _Write | None:
+        """How to write prices like this one: None if such spans have attributes of the new ones already."""
         plain = Plain()
-        plain.kind, plain.card, plain.quote = names.known.kind, card, quote
+        plain.kind, plain.card, plain.quote = rates.kind, card, quote
         new = describe(plain, self._proposal)
-        if not new.keys().isdisjoint(names.shape.keys):
+        if not new.keys().isdisjoint(rates.keys):
             return None
         places = [PLACES[key] for key, value in new.items() if isinstance(value, float)]
         return wire.Template(new).fill, _getter(places)
@@ -681,30 +711,60 @@ class Pricer:
         old = call.attributes if call.text is None else call.shape.keys
         call.scope.raws[call.index] = wire.with_attributes(call.raw, old, new)
 
-    def _count(self, texts: _Texts, quotes: list[_Quote]) -> None:
+    def _count(self, texts: _Texts, quotes: _Quotes) -> None:
         """Count calls whose prices have been written."""
-        table, known, who = self._observer.table, texts.names.known, texts.names.who
-        assert known is not None
-        assert known.kind is not None
-        route = table.route(known.kind, None if who is None else who.values(table.dimensions))
-        _, _, _, starts, ends, _, sent, cached, received, _, _ = texts.columns
-        timed = sum(map(bool, ends))
-        latency = sum([end - start for start, end in zip(starts, ends, strict=True) if end > start])
-        tokens = sum(sent), sum(cached), sum(received)
-        status = "estimated" if known.kind.estimated else "priced"
-        table.count_all(route, status, len(quotes), map(sum, zip(*quotes, strict=True)), tokens, latency, timed)
-        self._note("priced", len(quotes))
+        table, kind = self._observer.table, texts.rates.kind
+        status = "estimated" if kind.estimated else "priced"
+        for names, begin, end in texts.parts:
+            route = table.route(kind, None if names.who is None else names.who.values(table.dimensions))
+            starts, ends = texts.starts[begin:end], texts.ends[begin:end]
+            tokens = sum(texts.sent[begin:end]), sum(texts.cached[begin:end]), sum(texts.received[begin:end])
+            latency = sum([ended - start for start, ended in zip(starts, ends, strict=True) if ended > start])
+            sums = [sum(column[begin:end]) for column in quotes]
+            timed = sum(map(bool, ends))
+            table.count_all(route, status, end - begin, sums, tokens, latency, timed)
+            self._note("priced", end - begin)
 
     def _note(self, outcome: Outcome, calls: int = 1) -> None:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + calls
 
 
+def _recognise(
+    layout: wire.Layout[_Names], scope: _Scope, places: list[int], names: list[_Names], columns: list[list[Any]]
+) -> list[int]:
+    """Add those of the spans at these places that have the layout to the columns, as `_Texts` has them; the others."""
+    kinds, columns_of_known = layout.read([scope.raws[place] for place in places])
+    ids_and_times, counts, answers = columns_of_known[:5], columns_of_known[5:-1], columns_of_known[-1]
+    sent, received, cached, _, reasoned, _ = counts
+    known, its_places = list(filter(None, kinds)), list(compress(places, kinds))
+    unknown = [place for place, kind in zip(places, kinds, strict=True) if kind is None]
+    response_ids = [str(answer, "utf-8", "replace") if answer else None for answer in answers]
+    found: list[Iterable[Any]] = [*ids_and_times, response_ids, sent, cached, received, reasoned, its_places]
+    if any(map(any, counts[2:])):
+        told = list(map(_counts, known, zip(*counts, strict=True)))
+        unknown += [place for place, said in zip(its_places, told, strict=True) if said is None]
+        known = list(compress(known, told))
+        found = [compress(column, told) for column in found]
+        agreed = [said[1:] for said in told if said is not None]
+        found[6:10] = zip(*agreed, strict=True) if agreed else [()] * 4
+    if known:
+        known[0].shape.recognised += len(known)
+        names += known
+        for column, more in zip(columns, found, strict=True):
+            column.extend(more)
+    return unknown
+
+
+def _counts(names: _Names, said: tuple[Any, ...]) -> tuple[Kind, int, int, int, int] | None:
+    assert names.rates is not None
+    return names.rates.known.counts(*said)
+
+
 def _plain(names: _Names, text: _Text) -> Plain:
     *_, sent, cached, received, reasoned, _ = text
     plain = Plain()
-    assert names.known is not None
-    assert names.known.kind is not None
-    plain.kind = names.known.kind
+    assert names.rates is not None
+    plain.kind = names.rates.kind
     plain.plain = sent, cached, received, reasoned
     plain.output_tokens = received
     return plain

@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from contextlib import suppress
-from itertools import repeat
-from operator import itemgetter
+from itertools import chain, compress, repeat
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
@@ -24,10 +23,10 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 __all__ = [
-    "DecodeError", "Layout", "Memo", "Place", "Template", "appended", "attributes_of", "beginning_of", "digits_of",
-    "head_of", "in_traces", "inside", "integer_of", "keys_of", "links", "may_tell_of_a_call", "names_in",
-    "open_request", "open_scope", "open_span", "open_spans", "resource_of", "scope_of", "scope_with", "utf8_of",
-    "value_of", "with_attributes",
+    "DecodeError", "Layout", "Memo", "Place", "Template", "appended", "attributes_of", "head_of", "inside",
+    "is_integer", "keys_of", "links", "may_tell_of_a_call", "names_in", "open_request", "open_scope", "open_span",
+    "open_spans", "resource_of", "scope_of", "scope_with", "trace_of", "traces_of", "utf8_of", "value_of",
+    "with_attributes",
 ]  # fmt: skip
 
 _K = TypeVar("_K")
@@ -194,24 +193,19 @@ def _link(raw: bytes) -> tuple[bytes, bytes]:
     return span.trace_id + span.span_id, inside(span.trace_id, span.parent_span_id)
 
 
-def beginning_of(trace_id: bytes) -> bytes:
-    """What the spans of a trace begin with, as every library writes them."""
-    return _TRACE + trace_id
-
-
-def in_traces(spans: Sequence[bytes], beginnings: Mapping[bytes, object]) -> Sequence[bytes]:
-    """The spans that may be of traces, of which it is known how their spans begin."""
+def traces_of(spans: Sequence[bytes]) -> list[bytes]:
+    """Their traces, each as `trace_of` its id: what they begin with, as every library writes them."""
     begun = [raw[:_BEGINNING] for raw in spans]
     if not _begin_alike(b"".join(begun), len(spans), _BEGINNING, dict(enumerate(_TRACE))):
-        return spans
-    if beginnings.keys().isdisjoint(begun):
-        return []
-    return [raw for begins, raw in zip(begun, spans, strict=True) if begins in beginnings]
+        return [trace_of(open_span(raw).trace_id) for raw in spans]
+    return begun
 
 
 _TRACE: Final = bytes((0x0A, 16))
 _BEGINNING: Final = 18
 """Bytes of that with a trace's id."""
+trace_of: Final[Callable[[bytes], bytes]] = _TRACE.__add__
+"""What a trace is known by, of its id."""
 
 
 def _begin_alike(heads: bytes, count: int, size: int, tags: Mapping[int, int]) -> bool:
@@ -225,6 +219,8 @@ _OF_A_ROOT: Final = [1, 2, 7, 8]
 _ATTRIBUTE, _LENGTH_DELIMITED = 9, 2
 _FIXED: Final = {1: 8, 5: 4}
 """Bytes by wire type."""
+_DIGITS_AT_MOST: Final = 4
+"""Of a count, to the base of 128: a quarter of a billion tokens."""
 
 Place = tuple[int, int]
 """Which of a span's attributes, and how many bytes its name and what stands before that take (`head_of`)."""
@@ -237,16 +233,22 @@ class Layout(Generic[_V]):
     could read it in no other way. What else such spans have in common is remembered as `learn` is told.
     """
 
-    __slots__ = ("_cut", "_differ", "_fixed", "_known", "_pick", "_varying")
+    __slots__ = ("_apart", "_cut", "_differ", "_fixed", "_kinds", "_same", "_varying")
 
-    def __init__(self, cut: Callable[[bytes], tuple[Any, ...]], fixed: list[int], varying: list[int]) -> None:
+    def __init__(self, cut: struct.Struct, fixed: list[int], varying: list[list[int] | int | bytes]) -> None:
         self._cut = cut
-        self._fixed = itemgetter(*fixed)
-        self._varying = itemgetter(*varying)
-        self._differ = [0]
-        """In which of what does not vary from span to span one kind of them is seen to differ from another."""
-        self._pick: Callable[[tuple[bytes, ...]], Any] = itemgetter(0)
-        self._known: dict[Any, tuple[tuple[bytes, ...], _V]] = {}
+        self._fixed = fixed
+        """Which parts of a span do not vary from one to the next."""
+        self._varying = varying
+        """Which parts each of the others is, all the digits of an integer; or what it is, if it is not there."""
+        self._kinds: dict[tuple[bytes, ...], _V] = {}
+        """What was learned of spans, by what does not vary."""
+        self._same: dict[int, bytes] = {}
+        """That of it which is the same in all kinds of them."""
+        self._differ: list[int] = []
+        """Which is not,"""
+        self._apart: dict[tuple[bytes, ...], _V] = {}
+        """and what was learned by that alone."""
 
     @classmethod
     def of(
@@ -268,53 +270,117 @@ class Layout(Generic[_V]):
         inner = [*((place, _BEFORE_DIGITS) for place in counts), (text, _BEFORE_TEXT)]
         for place, more in inner:
             wanted.append(None if place is None else (pieces[place[0]][0] + place[1] + more, pieces[place[0]][1]))
+        times, digits = wanted[3:5], wanted[5:-1]
+        if any(hole is not None and hole[1] - hole[0] > _DIGITS_AT_MOST for hole in digits):
+            return None
         unread = [(pieces[which][0] + size, pieces[which][1]) for which, size in ignored]
-        # What is not there is no bytes at the end.
-        form, reached, fixed, varying = "<", 0, [], dict.fromkeys(filter(None, wanted), 0)
-        number = 0
-        for at, end in sorted([*varying, *unread]):
+        form, reached, number = "<", 0, 0
+        fixed: list[int] = []
+        found: dict[tuple[int, int] | None, list[int] | int] = {}
+        for at, end in sorted([*filter(None, wanted), *unread]):
             if at > reached:
                 form += f"{at - reached}s"
                 fixed.append(number)
                 number += 1
             reached = end
-            if (at, end) in varying:
-                form += "Q" if (at, end) in wanted[3:5] else f"{end - at}s"
-                varying[at, end] = number
+            if (at, end) in digits:
+                form += f"{end - at}B"
+                found[at, end] = list(range(number, number + end - at))
+                number += end - at
+            elif (at, end) in wanted:
+                form += "Q" if (at, end) in times else f"{end - at}s"
+                found[at, end] = number
                 number += 1
             else:
                 form += f"{end - at}x"
-        cut = struct.Struct(f"{form}{len(raw) - reached}s0s")
+        if len(raw) > reached:
+            form += f"{len(raw) - reached}s"
+            fixed.append(number)
+        cut = struct.Struct(form)
         if cut.size != len(raw):
             return None
-        return cls(cut.unpack, [*fixed, number], [number + 1 if place is None else varying[place] for place in wanted])
+        varying = [found.get(hole, b"") for hole in (*wanted[:5], wanted[-1])]
+        varying[5:5] = [found.get(hole, []) for hole in digits]
+        return cls(cut, fixed, varying)
 
-    def read(self, raw: bytes) -> tuple[_V, tuple[Any, ...]] | None:
-        """What was learned of spans like this one, of as many bytes, and what varies in it.
+    def read(self, spans: Sequence[bytes]) -> tuple[list[_V | None], list[Sequence[Any]]]:
+        """What was learned of spans like each of these, None if nothing was, and what varies in those that are known.
 
-        That is: the ids of trace, span and parent, start, end, the digits of the counts, and the text in UTF-8;
-        what it has not is empty. None if nothing was learned.
+        Each is as many bytes. What varies, in columns: the ids of trace, span and parent, start, end, the counts, and
+        the text in UTF-8; what a span has not is empty, or 0.
         """
-        parts = self._cut(raw)
-        fixed = self._fixed(parts)
-        known = self._known.get(self._pick(fixed))
-        return (known[1], self._varying(parts)) if known is not None and known[0] == fixed else None
+        parts = self._parts(spans)
+        kinds: list[_V | None]
+        if self._differ:
+            kinds = list(map(self._apart.get, zip(*[parts[at] for at in self._differ], strict=True)))
+        else:
+            kinds = [*self._kinds.values(), None][:1] * len(spans)
+        for at, piece in self._same.items():
+            if parts[at].count(piece) != len(spans):
+                kinds = [kind if part == piece else None for kind, part in zip(kinds, parts[at], strict=True)]
+        if None in kinds:
+            parts = [tuple(compress(part, kinds)) for part in parts]
+            if not parts[0]:
+                return kinds, [()] * len(self._varying)
+        columns = self._varies(parts)
+        for column in columns[len(_IDS_AND_TIMES) : -1]:
+            if None in column:
+                # Lengths that are right for a number which ends elsewhere.
+                whole = [number is not None for number in column]
+                columns = [list(compress(each, whole)) for each in columns]
+                left = iter(whole)
+                kinds = [kind if kind is not None and next(left) else None for kind in kinds]
+        return kinds, columns
 
     def learn(self, raw: bytes, varying: tuple[Any, ...], what: _V) -> bool:
         """Remember `what` of spans like this one; `varying` is what `read` must say of it, else it is not done."""
-        parts = self._cut(raw)
-        if self._varying(parts) != varying:
+        parts = self._parts([raw])
+        if tuple([value for (value,) in self._varies(parts)]) != varying:
             return False
-        fixed = self._fixed(parts)
-        known = self._known.get(self._pick(fixed))
-        if known is not None and known[0] != fixed:
-            self._differ.append(
-                next(at for at, (one, other) in enumerate(zip(fixed, known[0], strict=True)) if one != other)
-            )
-            self._pick = pick = itemgetter(*self._differ)
-            self._known = {pick(of): (of, told) for of, told in self._known.values()}
-        self._known[self._pick(fixed)] = fixed, what
+        pieces = {at: parts[at][0] for at in self._fixed}
+        new = [at for at, piece in self._same.items() if piece != pieces[at]]
+        if not self._kinds:
+            self._same = pieces.copy()
+        for at in new:
+            del self._same[at]
+            self._differ.append(at)
+        self._kinds[tuple(pieces.values())] = what
+        if new:
+            places = [self._fixed.index(at) for at in self._differ]
+            self._apart = {tuple([fixed[at] for at in places]): told for fixed, told in self._kinds.items()}
+        else:
+            self._apart[tuple([pieces[at] for at in self._differ])] = what
         return True
+
+    def _parts(self, spans: Sequence[bytes]) -> list[tuple[Any, ...]]:
+        return list(zip(*self._cut.iter_unpack(b"".join(spans)), strict=True))
+
+    def _varies(self, parts: Sequence[tuple[Any, ...]]) -> list[Sequence[Any]]:
+        """What varies, as `read` has it; None for what is no integer."""
+        count = len(parts[0])
+        columns: list[Sequence[Any]] = []
+        for hole in self._varying:
+            if isinstance(hole, int):
+                columns.append(parts[hole])
+            elif isinstance(hole, bytes):
+                columns.append([hole] * count)
+            else:
+                columns.append(_integers([parts[at] for at in hole]) if hole else [0] * count)
+        return columns
+
+
+def _integers(digits: Sequence[Sequence[int]]) -> Sequence[int | None]:
+    """What columns of digits say, as protobuf writes integers; None where they do not end with the last."""
+    *most, last = digits
+    numbers: Sequence[int] = last
+    for column in reversed(most):
+        numbers = [high << 7 | low & 127 for high, low in zip(numbers, column, strict=True)]
+    if max(last) < 128 and all(min(column) > 127 for column in most):
+        return numbers
+    return [
+        number if end < 128 and all(digit > 127 for digit in before) else None
+        for number, (*before, end) in zip(numbers, zip(*digits, strict=True), strict=True)
+    ]
 
 
 def _fields(raw: bytes) -> Iterator[tuple[int, int, int]]:
@@ -398,15 +464,14 @@ def value_of(piece: bytes) -> Any:
             if kind == _FLOAT and size == at + 11:
                 number: float = _DOUBLE.unpack_from(piece, at + 3)[0]
                 return number
-            if kind == _INT and (small := integer_of(piece[at + 3 :])) is not None:
+            if kind == _INT and (small := _integer_of(piece[at + 3 :])) is not None:
                 return small
     return _value(_key_value(piece).value)
 
 
-def digits_of(piece: bytes, at: int) -> bytes | None:
-    """The digits of an attribute that is an integer as every library writes it, and whose name ends at `at`."""
-    found = piece[at + _BEFORE_DIGITS :]
-    return found if piece[at : at + _BEFORE_DIGITS] == bytes((_VALUE, len(found) + 1, _INT)) else None
+def is_integer(piece: bytes, at: int) -> bool:
+    """Whether an attribute whose name ends at `at` is an integer, as every library writes it."""
+    return piece[at : at + _BEFORE_DIGITS] == bytes((_VALUE, len(piece) - at - 2, _INT)) and len(piece) < _SHORT
 
 
 def utf8_of(piece: bytes, at: int) -> bytes | None:
@@ -422,7 +487,7 @@ _BEFORE_TEXT: Final = 4
 """Bytes between a name and a value."""
 
 
-def integer_of(found: bytes) -> int | None:
+def _integer_of(found: bytes) -> int | None:
     """What up to three digits say, none being 0; else None."""
     size = len(found)
     if size == 2:
@@ -476,15 +541,12 @@ def scope_of(parts: Iterable[bytes]) -> str:
     return _text(_of["Scope"].FromString(b"".join(parts)).name)
 
 
-def scope_with(scope: Any, spans: Iterable[bytes], added: Mapping[int, bytes]) -> bytes:
-    """What `open_scope` gave as one of the `scope_spans`, with these spans for its own, and what is added to some."""
+def scope_with(scope: Any, spans: Iterable[bytes]) -> bytes:
+    """What `open_scope` gave as one of the `scope_spans`, with these spans for its own."""
     del scope.spans[:]
-    parts: list[bytes] = [scope.SerializeToString()]
-    new = added.get
-    for at, raw in enumerate(spans):
-        more = new(at, b"")
-        parts += _before_a_span[len(raw) + len(more)], raw, more
-    return b"".join(parts)
+    made: bytes = scope.SerializeToString()
+    before = map(_before_a_span.__getitem__, map(len, spans))
+    return made + b"".join(chain.from_iterable(zip(before, spans, strict=True)))
 
 
 def _before(size: int) -> bytes:
