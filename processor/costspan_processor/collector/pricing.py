@@ -135,9 +135,9 @@ class _Shape:
         self.translate = translate
         named = [at for name, at in where.items() if name in naming]
         places = {name: (at, len(wire.head_of(name))) for name, at in where.items() if name not in naming}
-        self.names: Final = _getter(named)
+        self.names: Final = wire.getter(named)
         """Takes out the attributes that tell all but counts and ids."""
-        self.rest: Final = _getter([at for at, _ in places.values()])
+        self.rest: Final = wire.getter([at for at, _ in places.values()])
         self.heads: Final = [wire.head_of(name) for name in places]
         """What the others begin with, in a span that is of this shape indeed."""
         self.counts: Final = [places.pop(name) if name else None for name in counted]
@@ -150,10 +150,6 @@ class _Shape:
 def _is_kept(key: tuple[_Place, tuple[str | None, ...]]) -> bool:
     place, keys = key
     return place.small and len(keys) <= _SHAPE_KEYS
-
-
-def _getter(places: list[int]) -> Callable[[list[bytes]], tuple[bytes, ...]]:
-    return itemgetter(*places) if len(places) > 1 else lambda pieces: tuple([pieces[at] for at in places])
 
 
 class _Rates:
@@ -241,7 +237,7 @@ class _Texts(NamedTuple):
     """Which of the spans of the scope they are."""
 
     @classmethod
-    def sort(cls, scope: _Scope, names: Sequence[_Names], columns: Sequence[Sequence[Any]]) -> Iterator[_Texts]:
+    def sort(cls, scope: _Scope, names: Sequence[_Names], *columns: Sequence[Any]) -> Iterator[_Texts]:
         """Calls with these names, in groups of the same rates."""
         sizes = Counter(names)
         kinds = sorted(sizes, key=lambda kind: id(kind.rates))
@@ -249,7 +245,7 @@ class _Texts(NamedTuple):
             rank = {kind: number for number, kind in enumerate(kinds)}
             ranks = list(map(rank.__getitem__, names))
             in_order = itemgetter(*sorted(range(len(names)), key=ranks.__getitem__))
-            columns = list(map(in_order, columns))
+            columns = tuple(map(in_order, columns))
         begin = 0
         for _, alike in groupby(kinds, attrgetter("rates")):
             parts, size = [], 0
@@ -394,8 +390,8 @@ class Pricer:
 
     def _read(self, place: _Place, scope: _Scope, texts: list[_Texts], calls: list[_Call], others: list[bytes]) -> None:
         """Sort the spans of a scope into those three."""
-        names: list[_Names] = []
-        columns: list[list[Any]] = [[] for _ in _Texts._fields[2:]]
+        found: list[Sequence[Sequence[Any]]] = []
+        """Calls whose names are known: columns of those, and the others of `_Texts`."""
         sizes: defaultdict[int, list[int]] = defaultdict(list)
         for index, size in enumerate(map(len, scope.raws)):
             sizes[size].append(index)
@@ -403,30 +399,32 @@ class Pricer:
         for size, places in sizes.items():
             layouts, left = place.layouts.get(size, []), places
             for number, layout in enumerate(layouts.copy()):
-                before, left = len(left), _recognise(layout, scope, left, names, columns)
-                if number and before - len(left) > len(places) // 2:
+                columns, others_left = _recognise(layout, scope, left)
+                if columns[0]:
+                    found.append(columns)
+                if number and len(columns[0]) > len(places) // 2:
                     # What most have is to be tried first.
                     layouts.remove(layout)
                     layouts.insert(0, layout)
+                left = others_left
                 if not left:
                     break
             rest += left
         spans = wire.open_spans(scope.whole).spans if rest else ()
-        rows: list[_Text] = []
+        rows: list[tuple[_Names, *_Text]] = []
         for index in sorted(rest):
-            found = self._call(place, scope, index, spans[index])
-            if found is None:
+            call = self._call(place, scope, index, spans[index])
+            if call is None:
                 others.append(scope.raws[index])
-            elif isinstance(found, _Call):
-                calls.append(found)
+            elif isinstance(call, _Call):
+                calls.append(call)
             else:
-                names.append(found[0])
-                rows.append(found[1])
+                names, text = call
+                rows.append((names, *text))
         if rows:
-            for column, more in zip(columns, zip(*rows, strict=True), strict=True):
-                column.extend(more)
-        if names:
-            texts += _Texts.sort(scope, names, columns)
+            found.append(list(zip(*rows, strict=True)))
+        if found:
+            texts += _Texts.sort(scope, *[list(chain.from_iterable(column)) for column in zip(*found, strict=True)])
 
     def _call(self, place: _Place, scope: _Scope, index: int, span: Any) -> tuple[_Names, _Text] | _Call | None:
         """What a span tells of a call; None if it tells of none."""
@@ -567,7 +565,7 @@ class Pricer:
             except Exception as error:  # noqa: BLE001  a span of any content must get through
                 self._observer.failed("collector.price", error)
         for (names, scope, known), rows in groups.items():
-            for texts in _Texts.sort(scope, [names] * len(rows), list(zip(*rows, strict=True))):
+            for texts in _Texts.sort(scope, [names] * len(rows), *zip(*rows, strict=True)):
                 self._price_alike(texts, known=known)
 
     def _decide(self, call: _Call, links: dict[bytes, bytes]) -> None:
@@ -676,7 +674,7 @@ class Pricer:
         if not new.keys().isdisjoint(rates.keys):
             return None
         places = [PLACES[key] for key, value in new.items() if isinstance(value, float)]
-        return wire.Template(new).fill, _getter(places)
+        return wire.Template(new).fill, wire.getter(places)
 
     def _price(self, call: _Call, reading: Reading | Plain, who: Attribution | None, known: bool) -> None:
         observer, place, end = self._observer, call.shape.place, call.end
@@ -729,33 +727,34 @@ class Pricer:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + calls
 
 
-def _recognise(
-    layout: wire.Layout[_Names], scope: _Scope, places: list[int], names: list[_Names], columns: list[list[Any]]
-) -> list[int]:
-    """Add those of the spans at these places that have the layout to the columns, as `_Texts` has them; the others."""
-    kinds, columns_of_known = layout.read([scope.raws[place] for place in places])
-    ids_and_times, counts, answers = columns_of_known[:5], columns_of_known[5:-1], columns_of_known[-1]
-    sent, received, cached, _, reasoned, _ = counts
-    known, its_places = list(filter(None, kinds)), list(compress(places, kinds))
-    unknown = [place for place, kind in zip(places, kinds, strict=True) if kind is None]
+def _recognise(layout: wire.Layout[_Names], scope: _Scope, places: list[int]) -> tuple[list[Sequence[Any]], list[int]]:
+    """Which spans at these places have the layout: their names, and columns as `_Texts` has them; which have not."""
+    kinds, (*ids_and_times, sent, received, cached, written, reasoned, both, answers) = layout.read(
+        [scope.raws[place] for place in places]
+    )
     response_ids = [str(answer, "utf-8", "replace") if answer else None for answer in answers]
-    found: list[Iterable[Any]] = [*ids_and_times, response_ids, sent, cached, received, reasoned, its_places]
-    if any(map(any, counts[2:])):
-        told = list(map(_counts, known, zip(*counts, strict=True)))
-        unknown += [place for place, said in zip(its_places, told, strict=True) if said is None]
-        known = list(compress(known, told))
-        found = [compress(column, told) for column in found]
+    rest: list[int] = []
+    if None in kinds:
+        rest = [place for place, kind in zip(places, kinds, strict=True) if kind is None]
+        kinds, places = list(filter(None, kinds)), list(compress(places, kinds))
+    columns = [kinds, *ids_and_times, response_ids, sent, cached, received, reasoned, places]
+    if any(map(any, (cached, written, reasoned, both))):
+        # They have to agree.
+        asked = zip(sent, received, cached, written, reasoned, both, strict=True)
+        told = list(map(_counts, kinds, asked))
+        if None in told:
+            rest += [place for place, said in zip(places, told, strict=True) if said is None]
+            columns = [list(compress(column, told)) for column in columns]
         agreed = [said[1:] for said in told if said is not None]
-        found[6:10] = zip(*agreed, strict=True) if agreed else [()] * 4
-    if known:
-        known[0].shape.recognised += len(known)
-        names += known
-        for column, more in zip(columns, found, strict=True):
-            column.extend(more)
-    return unknown
+        if agreed:
+            columns[7:11] = zip(*agreed, strict=True)
+    if columns[0]:
+        columns[0][0].shape.recognised += len(columns[0])
+    return columns, rest
 
 
-def _counts(names: _Names, said: tuple[Any, ...]) -> tuple[Kind, int, int, int, int] | None:
+def _counts(names: _Names | None, said: tuple[int, ...]) -> tuple[Kind, int, int, int, int] | None:
+    assert names is not None
     assert names.rates is not None
     return names.rates.known.counts(*said)
 

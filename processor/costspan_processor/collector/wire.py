@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import struct
 from contextlib import suppress
-from itertools import chain, compress, repeat
+from itertools import chain, compress, count, repeat
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
@@ -102,6 +103,12 @@ def _messages() -> dict[str, Any]:
     return {
         name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"costspan.wire.{name}")) for name in _SCHEMA
     }
+
+
+def getter(places: Sequence[int]) -> Callable[[Sequence[_V]], tuple[_V, ...]]:
+    """Picks what stands at these places."""
+    # What is fastest for two and more gives no tuple for one.
+    return itemgetter(*places) if len(places) > 1 else lambda parts: tuple([parts[place] for place in places])
 
 
 class Memo(dict[_K, _V]):
@@ -233,20 +240,28 @@ class Layout(Generic[_V]):
     could read it in no other way. What else such spans have in common is remembered as `learn` is told.
     """
 
-    __slots__ = ("_apart", "_cut", "_differ", "_fixed", "_kinds", "_same", "_varying")
+    __slots__ = (
+        "_apart", "_cut", "_differ", "_digits", "_fixed", "_kinds", "_pick_differ", "_pick_same", "_same", "_vary",
+        "_width",
+    )  # fmt: skip
 
-    def __init__(self, cut: struct.Struct, fixed: list[int], varying: list[list[int] | int | bytes]) -> None:
-        self._cut = cut
+    def __init__(self, cut: struct.Struct, fixed: list[int], digits: list[list[int]], varying: list[int]) -> None:
+        self._cut = cut.iter_unpack
         self._fixed = fixed
         """Which parts of a span do not vary from one to the next."""
-        self._varying = varying
-        """Which parts each of the others is, all the digits of an integer; or what it is, if it is not there."""
+        self._digits = list(map(getter, digits))
+        """Picks the digits of each integer."""
+        self._width = len(varying)
+        self._vary = getter(varying)
+        """Picks what varies, of all parts, what is empty, what is 0, and the integers."""
         self._kinds: dict[tuple[bytes, ...], _V] = {}
         """What was learned of spans, by what does not vary."""
         self._same: dict[int, bytes] = {}
         """That of it which is the same in all kinds of them."""
+        self._pick_same = getter([])
         self._differ: list[int] = []
         """Which is not,"""
+        self._pick_differ = getter([])
         self._apart: dict[tuple[bytes, ...], _V] = {}
         """and what was learned by that alone."""
 
@@ -276,7 +291,8 @@ class Layout(Generic[_V]):
         unread = [(pieces[which][0] + size, pieces[which][1]) for which, size in ignored]
         form, reached, number = "<", 0, 0
         fixed: list[int] = []
-        found: dict[tuple[int, int] | None, list[int] | int] = {}
+        found: dict[tuple[int, int], int] = {}
+        integers: dict[tuple[int, int], list[int]] = {}
         for at, end in sorted([*filter(None, wanted), *unread]):
             if at > reached:
                 form += f"{at - reached}s"
@@ -285,7 +301,7 @@ class Layout(Generic[_V]):
             reached = end
             if (at, end) in digits:
                 form += f"{end - at}B"
-                found[at, end] = list(range(number, number + end - at))
+                integers[at, end] = list(range(number, number + end - at))
                 number += end - at
             elif (at, end) in wanted:
                 form += "Q" if (at, end) in times else f"{end - at}s"
@@ -296,34 +312,36 @@ class Layout(Generic[_V]):
         if len(raw) > reached:
             form += f"{len(raw) - reached}s"
             fixed.append(number)
+            number += 1
         cut = struct.Struct(form)
         if cut.size != len(raw):
             return None
-        varying = [found.get(hole, b"") for hole in (*wanted[:5], wanted[-1])]
-        varying[5:5] = [found.get(hole, []) for hole in digits]
-        return cls(cut, fixed, varying)
+        found.update(zip(integers, count(number + 2)))
+        absent = [number] * len(_IDS_AND_TIMES) + [number + 1] * len(digits) + [number]
+        varying = [other if hole is None else found[hole] for hole, other in zip(wanted, absent, strict=True)]
+        return cls(cut, fixed, list(integers.values()), varying)
 
-    def read(self, spans: Sequence[bytes]) -> tuple[list[_V | None], list[Sequence[Any]]]:
+    def read(self, spans: Sequence[bytes]) -> tuple[list[_V | None], Sequence[Sequence[Any]]]:
         """What was learned of spans like each of these, None if nothing was, and what varies in those that are known.
 
         Each is as many bytes. What varies, in columns: the ids of trace, span and parent, start, end, the counts, and
         the text in UTF-8; what a span has not is empty, or 0.
         """
-        parts = self._parts(spans)
-        kinds: list[_V | None]
-        if self._differ:
-            kinds = list(map(self._apart.get, zip(*[parts[at] for at in self._differ], strict=True)))
-        else:
-            kinds = [*self._kinds.values(), None][:1] * len(spans)
-        for at, piece in self._same.items():
-            if parts[at].count(piece) != len(spans):
-                kinds = [kind if part == piece else None for kind, part in zip(kinds, parts[at], strict=True)]
+        parts, size = self._parts(spans), len(spans)
+        differ, same = self._pick_differ(parts), self._pick_same(parts)
+        kinds: list[_V | None] = [*self._apart.values(), None][:1] * size
+        if differ:
+            kinds = list(map(self._apart.get, zip(*differ, strict=True)))
+        if same != tuple([(piece,) * size for piece in self._same.values()]):
+            for part, piece in zip(same, self._same.values(), strict=True):
+                if part.count(piece) != size:
+                    kinds = [kind if its == piece else None for kind, its in zip(kinds, part, strict=True)]
         if None in kinds:
             parts = [tuple(compress(part, kinds)) for part in parts]
             if not parts[0]:
-                return kinds, [()] * len(self._varying)
-        columns = self._varies(parts)
-        for column in columns[len(_IDS_AND_TIMES) : -1]:
+                return kinds, [()] * self._width
+        columns, integers = self._varies(parts)
+        for column in integers:
             if None in column:
                 # Lengths that are right for a number which ends elsewhere.
                 whole = [number is not None for number in column]
@@ -335,12 +353,12 @@ class Layout(Generic[_V]):
     def learn(self, raw: bytes, varying: tuple[Any, ...], what: _V) -> bool:
         """Remember `what` of spans like this one; `varying` is what `read` must say of it, else it is not done."""
         parts = self._parts([raw])
-        if tuple([value for (value,) in self._varies(parts)]) != varying:
+        if tuple([value for (value,) in self._varies(parts)[0]]) != varying:
             return False
         pieces = {at: parts[at][0] for at in self._fixed}
-        new = [at for at, piece in self._same.items() if piece != pieces[at]]
         if not self._kinds:
             self._same = pieces.copy()
+        new = [at for at, piece in self._same.items() if piece != pieces[at]]
         for at in new:
             del self._same[at]
             self._differ.append(at)
@@ -350,32 +368,27 @@ class Layout(Generic[_V]):
             self._apart = {tuple([fixed[at] for at in places]): told for fixed, told in self._kinds.items()}
         else:
             self._apart[tuple([pieces[at] for at in self._differ])] = what
+        self._pick_same, self._pick_differ = getter([*self._same]), getter(self._differ)
         return True
 
     def _parts(self, spans: Sequence[bytes]) -> list[tuple[Any, ...]]:
-        return list(zip(*self._cut.iter_unpack(b"".join(spans)), strict=True))
+        return list(zip(*self._cut(b"".join(spans)), strict=True))
 
-    def _varies(self, parts: Sequence[tuple[Any, ...]]) -> list[Sequence[Any]]:
-        """What varies, as `read` has it; None for what is no integer."""
-        count = len(parts[0])
-        columns: list[Sequence[Any]] = []
-        for hole in self._varying:
-            if isinstance(hole, int):
-                columns.append(parts[hole])
-            elif isinstance(hole, bytes):
-                columns.append([hole] * count)
-            else:
-                columns.append(_integers([parts[at] for at in hole]) if hole else [0] * count)
-        return columns
+    def _varies(self, parts: Sequence[tuple[Any, ...]]) -> tuple[Sequence[Sequence[Any]], list[Sequence[int | None]]]:
+        """What varies, as `read` has it, and those columns of it that are integers: None for what is none."""
+        size = len(parts[0])
+        integers = [_integers(digits(parts)) for digits in self._digits]
+        return self._vary([*parts, (b"",) * size, (0,) * size, *integers]), integers
 
 
 def _integers(digits: Sequence[Sequence[int]]) -> Sequence[int | None]:
     """What columns of digits say, as protobuf writes integers; None where they do not end with the last."""
     *most, last = digits
-    numbers: Sequence[int] = last
+    numbers, whole = last, max(last) < 128
     for column in reversed(most):
+        whole = whole and min(column) > 127
         numbers = [high << 7 | low & 127 for high, low in zip(numbers, column, strict=True)]
-    if max(last) < 128 and all(min(column) > 127 for column in most):
+    if whole:
         return numbers
     return [
         number if end < 128 and all(digit > 127 for digit in before) else None
