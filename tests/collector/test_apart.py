@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 from hypothesis import given, settings
@@ -66,17 +68,20 @@ others = st.lists(st.builds(Other, traces, ids_of_others, parents), max_size=3)
 requests = st.tuples(st.lists(calls, min_size=1, max_size=4), others)
 
 
+def in_groups(request: list[Call]) -> list[Call]:
+    """The calls of each process and library together."""
+    return sorted(request, key=attrgetter("process", "scope"))
+
+
 def alike(request: list[Call]) -> list[Alike]:
-    """The calls of each process and library."""
-    found: defaultdict[tuple[int, str], list[Call]] = defaultdict(list)
-    for call in request:
-        found[call.process, call.scope].append(call)
-    return [Alike(*where, *list(zip(*many, strict=True))[:8]) for where, many in found.items()]
+    """The same as columns."""
+    groups = groupby(in_groups(request), attrgetter("process", "scope"))
+    return [Alike(*where, *list(zip(*many, strict=True))[:8]) for where, many in groups]
 
 
 @settings(max_examples=1000, deadline=None)
 @given(st.lists(requests, min_size=1, max_size=8))
-def test_taking_all_is_taking_one_by_one(sent: list[tuple[list[Call], list[Other]]]) -> None:
+def test_taking_at_once_is_taking_one_by_one(sent: list[tuple[list[Call], list[Other]]]) -> None:
     one_by_one, at_once = Once(), Apart(8192, 128)
     passed: set[bytes] = set()
     for request, beside in sent:
@@ -89,10 +94,11 @@ def test_taking_all_is_taking_one_by_one(sent: list[tuple[list[Call], list[Other
         close = {span_id: above for span_id, above in links.items() if trace_of(span_id[:16]) in near}
         one_by_one.pass_by(links)
         at_once.pass_by(close)
-        all_taken = at_once.takes_all(taken, alike(request), close)
-        order = sorted(request, key=lambda call: (call.end, -call.start))
-        expected = [call.taken(one_by_one, links) for call in order]
-        assert ([True] * len(order) if all_taken else [call.taken(at_once, close) for call in order]) == expected
+        alone = Counter[Call]()
+        for call, apart in zip(in_groups(request), at_once.takes_apart(taken, alike(request), close), strict=True):
+            alone[call] += apart
+        for call in sorted(request, key=lambda call: (call.end, -call.start)):
+            assert call.taken(one_by_one, links) == (alone[call] > 0 or call.taken(at_once, close))
 
 
 def many(number: int, scope: str = "sdk", size: int = 100) -> list[Call]:
@@ -108,7 +114,7 @@ def test_what_is_remembered_has_a_bound() -> None:
     def takes(request: list[Call]) -> bool:
         taken, _ = once.come(dict.fromkeys([trace_of(call.trace_id) for call in request]), [])
         held.append(taken)
-        return once.takes_all(taken, alike(request), {})
+        return all(once.takes_apart(taken, alike(request), {}))
 
     sent = [many(number) for number in range(30)]
     assert all(map(takes, sent))
@@ -126,11 +132,11 @@ def test_the_calls_of_a_trace_are_told_apart_from_others_of_their_request() -> N
     once = Apart(1000, 500)
     request = [call._replace(end=9) for call in many(0)]
     taken, _ = once.come(dict.fromkeys([trace_of(call.trace_id) for call in request]), [])
-    assert once.takes_all(taken, alike(request), {})
+    assert all(once.takes_apart(taken, alike(request), {}))
     trace, span_id = request[7].trace_id, request[7].span_id
     later = Call(trace, b"c" * 8, span_id, 3, 4, None, 5, 5, 1, "sdk")
     taken, _ = once.come({trace_of(trace): None}, [])
-    assert not once.takes_all(taken, alike([later]), {})
+    assert once.takes_apart(taken, alike([later]), {}) == [False]
     assert not later.taken(once, {})
 
 
@@ -140,4 +146,4 @@ def test_a_library_is_known_by_calls_that_were_looked_at_one_by_one() -> None:
         assert call.taken(once, {})
     around = [call._replace(trace_id=b"t" * 16, start=0, end=9, response_id=None) for call in many(0, "framework", 1)]
     taken, _ = once.come({trace_of(b"t" * 16): None}, [])
-    assert not once.takes_all(taken, alike(around), {})
+    assert once.takes_apart(taken, alike(around), {}) == [False]

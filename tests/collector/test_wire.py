@@ -241,34 +241,23 @@ def test_a_layout_holds_for_no_span_that_protobuf_reads_otherwise(
     assert (layout is not None) == ended
     if layout is None:
         return
-    told = (span.trace_id, span.span_id, parent, NOON, NOON + 1, 1000, 0, b"chatcmpl-1")
-    assert layout.read([raw])[0] == [None]
+    told = (span.trace_id, span.span_id, parent, NOON, NOON + 1, b"\xe8\x07", b"", b"chatcmpl-1")
+    assert layout.read(raw) is None
     assert layout.learn(raw, told, "alike")
-    assert read(layout, raw) == ("alike", told)
+    assert layout.read(raw) == ("alike", told)
     changed = bytearray(raw)
     for at in data.draw(st.lists(st.integers(0, len(raw) - 1), max_size=3)):
         changed[at] = data.draw(st.sampled_from([0, 1, 8, 10, 18, 24, 57, 65, 74, 127, 128, 255]) | st.integers(0, 255))
-    kinds, columns = layout.read([raw, bytes(changed), raw])
-    assert (kinds[0], kinds[2]) == ("alike", "alike")
-    rows = list(zip(*columns, strict=True))
-    assert rows[0] == rows[-1] == told
-    assert len(rows) == 3 - kinds.count(None)
-    if kinds[1] is not None:
+    read = layout.read(bytes(changed))
+    if read is not None:
         found = wire.open_span(bytes(changed))
         one, sent, answer, _ = pieces = found.attributes[:]
         assert one == LIKE[0].SerializeToString()
         assert [len(piece) for piece in pieces] == [pair.ByteSize() for pair in LIKE]
-        assert wire.is_integer(sent, _SENT[1])
-        assert rows[1] == (
+        assert read[1] == (
             *(found.trace_id, found.span_id, found.parent_span_id, found.start, found.end),
-            *(wire.value_of(sent), 0, wire.utf8_of(answer, _ANSWER[1])),
+            *(wire.digits_of(sent, _SENT[1]), b"", wire.utf8_of(answer, _ANSWER[1])),
         )
-
-
-def read(layout: wire.Layout[Any], raw: bytes) -> tuple[Any, tuple[Any, ...]] | None:
-    """Of one span."""
-    (kind,), columns = layout.read([raw])
-    return None if kind is None else (kind, tuple([value for (value,) in columns]))
 
 
 def test_a_layout_tells_spans_apart_by_whatever_differs_in_them() -> None:
@@ -281,35 +270,22 @@ def test_a_layout_tells_spans_apart_by_whatever_differs_in_them() -> None:
     kinds = [(provider, name) for provider in ("openai", "mistra", "cohere") for name in ("chat", "ask!")]
     layout: wire.Layout[tuple[str, str]] | None = wire.Layout.of(span(*kinds[0]), [_SENT], _ANSWER, [_ANYTHING])
     assert layout is not None
-    told = (b"t" * 16, b"s" * 8, b"", NOON, NOON + 1, 1000, b"chatcmpl-1")
+    told = (b"t" * 16, b"s" * 8, b"", NOON, NOON + 1, b"\xe8\x07", b"chatcmpl-1")
     for known in range(1, len(kinds) + 1):
         assert layout.learn(span(*kinds[known - 1]), told, kinds[known - 1])
         for number, kind in enumerate(kinds):
-            assert read(layout, span(*kind)) == ((kind, told) if number < known else None)
-        assert layout.read([span(*kind) for kind in kinds])[0] == [*kinds[:known], *[None] * (len(kinds) - known)]
+            assert layout.read(span(*kind)) == ((kind, told) if number < known else None)
 
 
-@given(st.lists(st.integers(0, 1 << 29), min_size=1, max_size=4), st.integers(0, 1 << 29))
-def test_a_count_is_read_from_up_to_four_digits(counts: list[int], other: int) -> None:
-    def span(count: int) -> Span:
-        made = Span(trace_id=b"t" * 16, span_id=b"s" * 8, start_time_unix_nano=NOON, end_time_unix_nano=NOON)
-        made.attributes.add(key="n").value.int_value = count
-        return made
-
-    place = 0, len(wire.head_of("n"))
-    for count in counts:
-        raw = span(count).SerializeToString()
-        layout: wire.Layout[str] | None = wire.Layout.of(raw, [place], None, [])
-        assert (layout is not None) == (count < 1 << 28)
-        if layout is None:
-            continue
-        assert layout.learn(raw, (b"t" * 16, b"s" * 8, b"", NOON, NOON, count, b""), "a call")
-        sent = [span(of).SerializeToString() for of in (count, other) if len(span(of).SerializeToString()) == len(raw)]
-        assert list(layout.read(sent)[1][5]) == [count, other][: len(sent)]
-        # A digit that says that no other follows is the last, and what says that one does is not.
-        cut = raw[:-1] + bytes((raw[-1] | 128,))
-        kinds, columns = layout.read([cut, raw, cut])
-        assert (kinds, [list(column) for column in columns][5]) == ([None, "a call", None], [count])
+@given(st.integers(0, 1 << 21))
+def test_an_integer_is_read_from_up_to_three_digits(count: int) -> None:
+    piece = KeyValue(key="n", value=AnyValue(int_value=count)).SerializeToString()
+    digits = wire.digits_of(piece, 3)
+    assert digits is not None
+    assert wire.integer_of(digits) == (count if len(digits) <= 3 else None)
+    # A digit that says that no other follows is the last, and what says that one does is not.
+    assert wire.integer_of(b"\x01\x01\x01") is None
+    assert wire.integer_of(b"\x80\x80\x80") is None
 
 
 @st.composite

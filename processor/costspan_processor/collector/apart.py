@@ -1,15 +1,15 @@
 """Counting once, a request at a time: nearly all calls have nothing to do with each other, nor with any before.
 
-That they have not is seen of all at once. What `Once` remembers of each call is then wanted only if another span of its
-trace comes, and what tokens it used only if another library tells of calls of its process: until then the columns are
-kept as they are.
+Which have not is seen of all at once, and only the others are asked about one by one. What `Once` remembers of each
+call is then wanted only if another span of its trace comes, and what tokens it used only if another library tells of
+calls of its process: until then the columns are kept as they are.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from itertools import chain
-from operator import add, attrgetter
+from collections import Counter, defaultdict, deque
+from itertools import chain, compress, islice
+from operator import add, itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from costspan_processor.collector.wire import inside, trace_of
@@ -40,6 +40,11 @@ class Alike(NamedTuple):
     def used(self) -> Iterator[tuple[Hashable, int, int]]:
         """By what `Once` knows the counts of each."""
         return ((self.process, sent, received) for sent, received in zip(self.sent, self.received, strict=True))
+
+    def only(self, which: Sequence[bool]) -> Alike:
+        """Some of the calls."""
+        columns: list[Any] = [list(compress(column, which)) for column in self[2:]]
+        return Alike(self.process, self.scope, *columns)
 
 
 class Taken:
@@ -87,6 +92,8 @@ class Apart(Once):
         super().__init__(at_most, lately)
         self._traces: dict[bytes, Taken] = {}
         """Those that had calls, and the latest of these if they were taken at once and have not been told since."""
+        self._decided: dict[bytes, bool] = {}
+        """What `repeated` said of each."""
         self._held: deque[Taken] = deque()
         self._calls_held = 0
         self._libraries: dict[Hashable, str | None] = {}
@@ -98,7 +105,7 @@ class Apart(Once):
     def come(self, traces: Mapping[bytes, None], others: Iterable[bytes]) -> tuple[Taken, set[bytes]]:
         """Calls in these traces have come, beside spans of others; each as `trace_of` its id.
 
-        What the calls are to be held in if `takes_all` takes them, and which of `others` are traces that have calls.
+        What the calls are to be held in if `takes_apart` takes them, and which of `others` are traces that have calls.
         """
         known = self._traces
         met = known.keys() & traces
@@ -124,41 +131,31 @@ class Apart(Once):
             if parent_id:
                 self._remember(self.above, parent_id)
 
-    def takes_all(self, taken: Taken, calls: Sequence[Alike], links: dict[bytes, bytes]) -> bool:
-        """`takes` of calls that have nothing to do with each other, nor with any before: whether they are such calls.
+    def takes_apart(self, taken: Taken, calls: Sequence[Alike], links: dict[bytes, bytes]) -> list[bool]:
+        """`takes` of those calls that have nothing to do with each other, nor with any before: which they are.
 
-        If not, none of them is counted, and they are to be asked about one by one, in the order that they ended.
+        The others are to be asked about one by one after that, in the order that they ended.
         """
-        known, above, responses = self._calls, self.above, self._responses
-        traces, span_ids, parents, starts, ends, answers = (
-            list(chain.from_iterable(map(attrgetter(name), calls)))
-            for name in ("trace_ids", "span_ids", "parent_ids", "starts", "ends", "response_ids")
-        )
+        which = self._apart(taken, calls, links)
+        apart = calls
+        if not all(which):
+            each = iter(which)
+            apart = [alike.only(list(islice(each, len(alike.starts)))) for alike in calls]
+        traces, span_ids, parents, starts, ends, answers = _columns(apart)
         ids = list(map(add, traces, span_ids))
         parent_ids = list(map(add if all(parents) else inside, traces, parents))
-        reached = set(filter(None, parent_ids))
-        below = reached & links.keys()
-        more = below
-        while more := {links[span_id] for span_id in more if span_id in links} - reached:
-            reached |= more
-        answered = list(filter(None, answers))
-        if not (
-            len(set(ids)) == len(ids)
-            and reached.isdisjoint(ids)
-            and not (
-                taken.met and (not known.keys().isdisjoint(chain(ids, reached)) or not above.keys().isdisjoint(ids))
-            )
-            and len(set(answered)) == len(answered)
-            and responses.keys().isdisjoint(answered)
-            and self._used_apart(calls)
-        ):
-            return False
-        for parent_id in below:
-            self._remember(above, parent_id)
+        for parent_id in links.keys() & parent_ids:
+            self._remember(self.above, parent_id)
             self._rise(parent_id, links)
-        responses.update(dict.fromkeys(answered))
+        responses = self._responses
+        responses.update(dict.fromkeys(filter(None, answers)))
         if len(responses) > self._at_most:
             forget_half(responses)
+        for alike in apart:
+            self._unsorted.append(alike)
+            self._calls_unsorted += len(alike.starts)
+        while self._calls_unsorted - len(self._unsorted[0].starts) >= self._lately_at_most:
+            self._calls_unsorted -= len(self._unsorted.popleft().starts)
         taken.hold(traces, ids, parent_ids, [end or start for start, end in zip(starts, ends, strict=True)])
         self._held.append(taken)
         self._calls_held += len(taken)
@@ -166,30 +163,79 @@ class Apart(Once):
             oldest = self._held.popleft()
             self._calls_held -= len(oldest)
             oldest.forget()
-        return True
+        return which
 
-    def _used_apart(self, calls: Sequence[Alike]) -> bool:
-        """Whether no two libraries tell of calls that used the same; if so, it is noted what they used."""
-        libraries = self._libraries
+    def _apart(self, taken: Taken, calls: Sequence[Alike], links: Mapping[bytes, bytes]) -> list[bool]:
+        """Which of the calls have nothing to do with any other."""
+        traces, span_ids, parents, _, _, answers = _columns(calls)
+        if set(map(len, traces)) != {_TRACE_BYTES}:
+            # What is not as it should be cannot be told apart so easily.
+            return [False] * len(traces)
+        ids = list(map(add, traces, span_ids))
+        reached = set(filter(None, map(add if all(parents) else inside, traces, parents)))
+        more = reached & links.keys()
+        while more := {links[span_id] for span_id in more if span_id in links} - reached:
+            reached |= more
+        distinct = set(ids)
+        close = distinct & reached
+        if taken.met:
+            known = self._calls.keys()
+            close |= (known & distinct) | (known & reached) | (self.above.keys() & distinct)
+            close |= self._decided.keys() & distinct
+        if len(distinct) != len(ids):
+            close |= {span_id for span_id, times in Counter(ids).items() if times > 1}
+        which = [True] * len(ids)
+        if close:
+            # All that can happen in a call or around it is in its trace.
+            tangled = {span_id[:_TRACE_BYTES] for span_id in close}
+            which = [trace not in tangled for trace in traces]
+        answered = list(filter(None, answers))
+        if len(set(answered)) != len(answered) or not self._responses.keys().isdisjoint(answered):
+            times = Counter(answered)
+            again = {answer for answer in times if times[answer] > 1 or answer in self._responses}
+            which = [apart and answer not in again for apart, answer in zip(which, answers, strict=True)]
+        if shared := self._shared(calls):
+            used = chain.from_iterable([alike.used() for alike in calls])
+            which = [apart and counts not in shared for apart, counts in zip(which, used, strict=True)]
+        return which
+
+    def _shared(self, calls: Sequence[Alike]) -> set[tuple[Hashable, int, int]]:
+        """What calls used of which another library has told too."""
         for alike in calls:
             self._met_library(alike.process, alike.scope)
-        mixed = [alike for alike in calls if libraries.get(alike.process) is None]
+        mixed = [alike for alike in calls if self._libraries.get(alike.process) is None]
         if mixed:
             self._sort()
-            scopes: dict[tuple[Hashable, int, int], str] = {}
-            for alike in mixed:
-                for key in alike.used():
-                    before = self._lately.get(key)
-                    if (before is not None and before[0] != alike.scope) or (
-                        scopes.setdefault(key, alike.scope) != alike.scope
-                    ):
-                        return False
-        for alike in calls:
-            self._unsorted.append(alike)
-            self._calls_unsorted += len(alike.starts)
-        while self._calls_unsorted - len(self._unsorted[0].starts) >= self._lately_at_most:
-            self._calls_unsorted -= len(self._unsorted.popleft().starts)
-        return True
+        scopes: dict[tuple[Hashable, int, int], str] = {}
+        shared: set[tuple[Hashable, int, int]] = set()
+        for alike in mixed:
+            for counts in alike.used():
+                before = self._lately.get(counts)
+                if (before is not None and before[0] != alike.scope) or (
+                    scopes.setdefault(counts, alike.scope) != alike.scope
+                ):
+                    shared.add(counts)
+        return shared
+
+    def repeated(
+        self, told: Told, response_id: object, counts: Counts, contains: bool, links: dict[Any, Any] | None
+    ) -> tuple[bool, bool]:
+        """Whether another span carries a call's cost, and whether that was known before.
+
+        `contains`: what `ends` said of it. With `links`, it is noted that this one carries it.
+        """
+        key = told[0]
+        repeated = self._decided.get(key, False if key in self._calls else None)
+        if repeated is not None:
+            return repeated, True
+        if links is None:
+            repeated = contains or self.repeats(told, response_id, counts)
+        else:
+            repeated = contains or not self.takes(told, response_id, counts, links)
+        self._decided[key] = repeated
+        if len(self._decided) > self._at_most:
+            forget_half(self._decided)
+        return repeated, False
 
     def _sort(self) -> None:
         for alike in self._unsorted:
@@ -219,5 +265,11 @@ class Apart(Once):
         super()._used(key, scope, start, end)
 
 
+def _columns(calls: Sequence[Alike]) -> Iterator[list[Any]]:
+    """Of all of them, those from `trace_ids` to `response_ids`."""
+    return (list(chain.from_iterable(map(itemgetter(at), calls))) for at in range(2, 8))
+
+
+_TRACE_BYTES: Final = 16
 _TOLD: Final = Taken()
 """Holds nothing: the calls of such a trace are known one by one."""

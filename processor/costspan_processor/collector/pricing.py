@@ -10,9 +10,9 @@ such a span the counts and the response's id alone are read. Every other span is
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from functools import partial
-from itertools import chain, compress, groupby
+from itertools import accumulate, chain, compress, islice
 from operator import add, attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -24,7 +24,7 @@ from costspan_processor.collector.apart import Alike, Apart, Taken
 from costspan_processor.conventions import RESPONSE_ID, ROLLUP, STATUS, Plain
 from costspan_processor.dialects import INPUT, OUTPUT
 from costspan_processor.enrich import PLACES, assess, card_of, describe, dollars
-from costspan_processor.once import counts_of, forget_half
+from costspan_processor.once import counts_of
 from costspan_processor.translation import in_convention, says_nothing, translation
 from costspan_processor.translation import told as told_by
 
@@ -44,7 +44,7 @@ Outcome = Literal["priced", "unpriced", "rollup", "settled", "repeated"]
 had priced it; it had been sent before."""
 
 _REMEMBERED: Final = 131_072
-"""Spans that are remembered: those of three seconds, on a core that has nothing but calls to do."""
+"""Calls that are remembered: those of two seconds, on a core that has nothing but calls to do."""
 _LATELY: Final = 4096
 
 _PLACES_AT_MOST: Final = 1024
@@ -77,7 +77,7 @@ class _Place:
         self.process: Final = hash(of_resource)
         self.small: Final = _is_small(parts)
         self.layouts: Final[dict[int, list[wire.Layout[_Names]]]] = {}
-        """Of its spans by their length: the one that most had, or that was learned last, first."""
+        """Of its spans by their length: those that were learned last first."""
 
 
 def _is_small(parts: tuple[tuple[bytes, ...], tuple[bytes, ...]]) -> bool:
@@ -135,9 +135,9 @@ class _Shape:
         self.translate = translate
         named = [at for name, at in where.items() if name in naming]
         places = {name: (at, len(wire.head_of(name))) for name, at in where.items() if name not in naming}
-        self.names: Final = wire.getter(named)
+        self.names: Final = _getter(named)
         """Takes out the attributes that tell all but counts and ids."""
-        self.rest: Final = wire.getter([at for at, _ in places.values()])
+        self.rest: Final = _getter([at for at, _ in places.values()])
         self.heads: Final = [wire.head_of(name) for name in places]
         """What the others begin with, in a span that is of this shape indeed."""
         self.counts: Final = [places.pop(name) if name else None for name in counted]
@@ -150,6 +150,10 @@ class _Shape:
 def _is_kept(key: tuple[_Place, tuple[str | None, ...]]) -> bool:
     place, keys = key
     return place.small and len(keys) <= _SHAPE_KEYS
+
+
+def _getter(places: list[int]) -> Callable[[list[bytes]], tuple[bytes, ...]]:
+    return itemgetter(*places) if len(places) > 1 else lambda pieces: tuple([pieces[at] for at in places])
 
 
 class _Rates:
@@ -180,9 +184,12 @@ class _Names:
         self.rates: _Rates | None = None
         """None where a span with them may say more than the counts of text."""
 
-    def counts(self, pieces: Sequence[bytes]) -> list[Any]:
-        """Those of a span with these attributes, as `Known.counts` takes them."""
-        return [0 if place is None else wire.value_of(pieces[place[0]]) for place in self.shape.counts]
+    def counts(self, pieces: Sequence[bytes]) -> tuple[Kind, int, int, int, int] | None:
+        """Of a span with these attributes; None if it says more than those."""
+        if self.rates is None:
+            return None
+        found = [0 if place is None else wire.value_of(pieces[place[0]]) for place in self.shape.counts]
+        return self.rates.known.counts(*found)
 
     def response_id(self, pieces: Sequence[bytes]) -> str | None:
         """The same span's."""
@@ -237,23 +244,25 @@ class _Texts(NamedTuple):
     """Which of the spans of the scope they are."""
 
     @classmethod
-    def sort(cls, scope: _Scope, names: Sequence[_Names], *columns: Sequence[Any]) -> Iterator[_Texts]:
-        """Calls with these names, in groups of the same rates."""
-        sizes = Counter(names)
-        kinds = sorted(sizes, key=lambda kind: id(kind.rates))
-        if len(kinds) > 1:
-            rank = {kind: number for number, kind in enumerate(kinds)}
-            ranks = list(map(rank.__getitem__, names))
-            in_order = itemgetter(*sorted(range(len(names)), key=ranks.__getitem__))
-            columns = tuple(map(in_order, columns))
-        begin = 0
-        for _, alike in groupby(kinds, attrgetter("rates")):
-            parts, size = [], 0
-            for kind in alike:
-                parts.append((kind, size, size + sizes[kind]))
-                size += sizes[kind]
-            yield cls(scope, parts, *[column[begin : begin + size] for column in columns])
-            begin += size
+    def of(cls, scope: _Scope, calls: Mapping[_Names, Sequence[_Text]]) -> Iterator[_Texts]:
+        """Calls by their names, in groups of the same rates."""
+        groups: defaultdict[_Rates | None, list[_Names]] = defaultdict(list)
+        for names in calls:
+            groups[names.rates].append(names)
+        for group in groups.values():
+            ends = list(accumulate([len(calls[names]) for names in group], initial=0))
+            columns = zip(*chain.from_iterable([calls[names] for names in group]), strict=True)
+            yield cls(scope, list(zip(group, ends, ends[1:], strict=False)), *columns)
+
+    def split(self, which: Sequence[bool]) -> tuple[list[_Texts], list[_Texts]]:
+        """Those of which it is so, and the others."""
+        rows = list(zip(*self[2:], strict=True))
+        split: tuple[dict[_Names, list[_Text]], dict[_Names, list[_Text]]] = {}, {}
+        for names, begin, end in self.parts:
+            for row, so in zip(rows[begin:end], which[begin:end], strict=True):
+                split[not so].setdefault(names, []).append(row)
+        yes, no = split
+        return list(_Texts.of(self.scope, yes)), list(_Texts.of(self.scope, no))
 
     @property
     def rates(self) -> _Rates:
@@ -318,8 +327,6 @@ class Pricer:
         self._proposal = proposal
         self._dimensions: Final = observer.table.dimensions
         self._once = Apart(_REMEMBERED, _LATELY)
-        self._decided: dict[bytes, bool] = {}
-        """By trace and span: whether another span carries its cost, of calls that were looked at one by one."""
         self._places = wire.Memo(_Place, _PLACES_AT_MOST, _is_small)
         self._shapes = wire.Memo(self._shape, _SHAPES_AT_MOST, _is_kept)
         self._names = wire.Memo(self._named, _NAMES_AT_MOST, lambda key: sum(map(len, key[1])) <= _NAMES_BYTES)
@@ -348,11 +355,12 @@ class Pricer:
         guard = self._observer.guard
         # Budgets and a ledger want to know all that a span says.
         whole = self._observer.ledger is not None or (guard is not None and bool(guard.budgets))
-        if calls or whole or not self._are_apart(texts, taken, links):
-            self._decide_all([*calls, *chain.from_iterable(map(_Texts.calls, texts))], links, whole)
-        else:
+        if not calls and not whole:
+            texts, related = self._take_apart(texts, taken, links)
             for alike in texts:
                 self._price_alike(alike, known=False)
+            texts = related
+        self._decide_all([*calls, *chain.from_iterable(map(_Texts.calls, texts))], links, whole)
         charged, self._charged = self._charged, []
         if charged:
             assert guard is not None
@@ -390,41 +398,43 @@ class Pricer:
 
     def _read(self, place: _Place, scope: _Scope, texts: list[_Texts], calls: list[_Call], others: list[bytes]) -> None:
         """Sort the spans of a scope into those three."""
-        found: list[Sequence[Sequence[Any]]] = []
-        """Calls whose names are known: columns of those, and the others of `_Texts`."""
-        sizes: defaultdict[int, list[int]] = defaultdict(list)
-        for index, size in enumerate(map(len, scope.raws)):
-            sizes[size].append(index)
-        rest: list[int] = []
-        for size, places in sizes.items():
-            layouts, left = place.layouts.get(size, []), places
-            for number, layout in enumerate(layouts.copy()):
-                columns, others_left = _recognise(layout, scope, left)
-                if columns[0]:
-                    found.append(columns)
-                if number and len(columns[0]) > len(places) // 2:
-                    # What most have is to be tried first.
-                    layouts.remove(layout)
-                    layouts.insert(0, layout)
-                left = others_left
-                if not left:
+        alike: defaultdict[_Names, list[_Text]] = defaultdict(list)
+        layouts = place.layouts
+        integer_of = wire.integer_of
+        spans: Any = None
+        for index, raw in enumerate(scope.raws):
+            read = None
+            for layout in layouts.get(len(raw), ()):
+                if (read := layout.read(raw)) is not None:
                     break
-            rest += left
-        spans = wire.open_spans(scope.whole).spans if rest else ()
-        rows: list[tuple[_Names, *_Text]] = []
-        for index in sorted(rest):
-            call = self._call(place, scope, index, spans[index])
-            if call is None:
-                others.append(scope.raws[index])
-            elif isinstance(call, _Call):
-                calls.append(call)
+            if read is not None:
+                names, varying = read
+                names.shape.recognised += 1
+                trace_id, span_id, parent_id, start, end, asked, told, reads, writes, thoughts, both, answer = varying
+                sent, received = integer_of(asked), integer_of(told)
+                counts: Any = None, sent, 0, received, 0
+                # The digit of no reads is 0, or left out.
+                if sent is None or received is None or reads > b"\0" or writes or thoughts or both:
+                    assert names.rates is not None
+                    counts = names.rates.known.counts(*map(integer_of, varying[5:11]))
+                if counts is not None:
+                    _, sent, cached, received, reasoned = counts
+                    response_id = str(answer, "utf-8", "replace") if answer else None
+                    alike[names].append((
+                        trace_id, span_id, parent_id, start, end, response_id, sent, cached, received, reasoned, index,
+                    ))  # fmt: skip
+                    continue
+            if spans is None:
+                spans = wire.open_spans(scope.whole).spans
+            found = self._call(place, scope, index, spans[index])
+            if found is None:
+                others.append(raw)
+            elif isinstance(found, _Call):
+                calls.append(found)
             else:
-                names, text = call
-                rows.append((names, *text))
-        if rows:
-            found.append(list(zip(*rows, strict=True)))
-        if found:
-            texts += _Texts.sort(scope, *[list(chain.from_iterable(column)) for column in zip(*found, strict=True)])
+                names, text = found
+                alike[names].append(text)
+        texts += _Texts.of(scope, alike)
 
     def _call(self, place: _Place, scope: _Scope, index: int, span: Any) -> tuple[_Names, _Text] | _Call | None:
         """What a span tells of a call; None if it tells of none."""
@@ -450,7 +460,7 @@ class Pricer:
             if names.rates is None:
                 known = shape.translate.of_text(names.attributes)
                 names.rates = None if known is None or known.kind is None else shape.rates[known]
-            counts = None if names.rates is None else names.rates.known.counts(*names.counts(pieces))
+            counts = names.counts(pieces)
             if counts is not None:
                 self._learn(scope.raws[index], names, pieces, (trace_id, span_id, parent_id, start, end))
                 ids = trace_id, span_id, parent_id
@@ -473,10 +483,11 @@ class Pricer:
         if self._learned > _NAMES_AT_MOST:
             self._forget_layouts()
         counts, answer = shape.counts, shape.response_id
-        if not all(wire.is_integer(pieces[place[0]], place[1]) for place in counts if place is not None):
+        values = [b"" if place is None else wire.digits_of(pieces[place[0]], place[1]) for place in counts]
+        values.append(b"" if answer is None else wire.utf8_of(pieces[answer[0]], answer[1]))
+        if None in values:
             return
-        text = b"" if answer is None else wire.utf8_of(pieces[answer[0]], answer[1])
-        varying = (*ids_and_times, *names.counts(pieces), text)
+        varying = (*ids_and_times, *values)
         layouts = shape.place.layouts.setdefault(size, [])
         if any(layout.learn(raw, varying, names) for layout in layouts):
             return
@@ -523,22 +534,24 @@ class Pricer:
         # All others have nothing to do with any call.
         return taken, wire.links([raw for trace, raw in zip(begun, others, strict=True) if trace in near])
 
-    def _are_apart(self, texts: Sequence[_Texts], taken: Taken, links: dict[bytes, bytes]) -> bool:
-        """Whether calls have nothing to do with each other, nor with any that came before, as nearly always.
+    def _take_apart(
+        self, texts: list[_Texts], taken: Taken, links: dict[bytes, bytes]
+    ) -> tuple[list[_Texts], list[_Texts]]:
+        """Calls that have nothing to do with each other, nor with any that came before, as nearly all; and the others.
 
-        Then it is noted that each of them carries its cost, which takes a tenth of the time that asking of each does.
+        Of the first it is noted that each of them carries its cost, in a fraction of the time that asking takes.
         """
-        if taken.met and any(
-            not self._decided.keys().isdisjoint(map(add, alike.trace_ids, alike.span_ids)) for alike in texts
-        ):
-            return False
-        all_alike = []
-        for alike in texts:
-            place, ids_and_times = alike.parts[0][0].shape.place, alike[2:7]
-            all_alike.append(
-                Alike(place.process, place.scope, *ids_and_times, alike.response_ids, alike.sent, alike.received)
-            )
-        return self._once.takes_all(taken, all_alike, links)
+        alike = []
+        for some in texts:
+            place = some.parts[0][0].shape.place
+            alike.append(Alike(place.process, place.scope, *some[2:7], some.response_ids, some.sent, some.received))
+        which = self._once.takes_apart(taken, alike, links)
+        if all(which):
+            return texts, []
+        each = iter(which)
+        split = [some.split(list(islice(each, len(some.places)))) for some in texts]
+        apart, related = zip(*split, strict=True)
+        return list(chain(*apart)), list(chain(*related))
 
     def _decide_all(self, calls: list[_Call], links: dict[bytes, bytes], whole: bool) -> None:
         """Find out what each of them is to be given, in the order that they ended, and count those that are to be."""
@@ -554,7 +567,7 @@ class Pricer:
                 names, text = call.text
                 *_, sent, _, received, _, _ = text
                 contains = self._once.ends(*call.told[:2], links)
-                rollup, known = self._is_rollup(call, (sent, received), contains, links)
+                rollup, known = self._once.repeated(call.told, call.response_id, (sent, received), contains, links)
                 if rollup:
                     self._add(call, _ROLLUP)
                     self._note("rollup")
@@ -565,7 +578,7 @@ class Pricer:
             except Exception as error:  # noqa: BLE001  a span of any content must get through
                 self._observer.failed("collector.price", error)
         for (names, scope, known), rows in groups.items():
-            for texts in _Texts.sort(scope, [names] * len(rows), *zip(*rows, strict=True)):
+            for texts in _Texts.of(scope, {names: rows}):
                 self._price_alike(texts, known=known)
 
     def _decide(self, call: _Call, links: dict[bytes, bytes]) -> None:
@@ -581,34 +594,13 @@ class Pricer:
         if reading is None:
             return
         used = isinstance(reading, Plain) or reading.usage is not None or reading.problem is not None
-        rollup, known = self._is_rollup(
-            call, (reading.input_tokens, reading.output_tokens), contains, links if used else None
-        )
+        counts = reading.input_tokens, reading.output_tokens
+        rollup, known = self._once.repeated(call.told, call.response_id, counts, contains, links if used else None)
         if rollup:
             self._add(call, _ROLLUP)
             self._note("rollup")
         else:
             self._price(call, reading, self._who(attributes, place), known)
-
-    def _is_rollup(
-        self, call: _Call, counts: tuple[int | None, int | None], contains: bool, links: dict[bytes, bytes] | None
-    ) -> tuple[bool, bool]:
-        """Whether another span carries a call's cost, and whether that was known before.
-
-        With `links`, it is noted that this one carries it.
-        """
-        decided, key, once = self._decided, call.told[0], self._once
-        rollup = decided.get(key, False if once.has_taken(key) else None)
-        if rollup is not None:
-            return rollup, True
-        if links is None:
-            rollup = contains or once.repeats(call.told, call.response_id, counts)
-        else:
-            rollup = contains or not once.takes(call.told, call.response_id, counts, links)
-        decided[key] = rollup
-        if len(decided) > _REMEMBERED:
-            forget_half(decided)
-        return rollup, False
 
     # ------------------------------------------------------------------ prices
 
@@ -674,7 +666,7 @@ class Pricer:
         if not new.keys().isdisjoint(rates.keys):
             return None
         places = [PLACES[key] for key, value in new.items() if isinstance(value, float)]
-        return wire.Template(new).fill, wire.getter(places)
+        return wire.Template(new).fill, _getter(places)
 
     def _price(self, call: _Call, reading: Reading | Plain, who: Attribution | None, known: bool) -> None:
         observer, place, end = self._observer, call.shape.place, call.end
@@ -725,38 +717,6 @@ class Pricer:
 
     def _note(self, outcome: Outcome, calls: int = 1) -> None:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + calls
-
-
-def _recognise(layout: wire.Layout[_Names], scope: _Scope, places: list[int]) -> tuple[list[Sequence[Any]], list[int]]:
-    """Which spans at these places have the layout: their names, and columns as `_Texts` has them; which have not."""
-    kinds, (*ids_and_times, sent, received, cached, written, reasoned, both, answers) = layout.read(
-        [scope.raws[place] for place in places]
-    )
-    response_ids = [str(answer, "utf-8", "replace") if answer else None for answer in answers]
-    rest: list[int] = []
-    if None in kinds:
-        rest = [place for place, kind in zip(places, kinds, strict=True) if kind is None]
-        kinds, places = list(filter(None, kinds)), list(compress(places, kinds))
-    columns = [kinds, *ids_and_times, response_ids, sent, cached, received, reasoned, places]
-    if any(map(any, (cached, written, reasoned, both))):
-        # They have to agree.
-        asked = zip(sent, received, cached, written, reasoned, both, strict=True)
-        told = list(map(_counts, kinds, asked))
-        if None in told:
-            rest += [place for place, said in zip(places, told, strict=True) if said is None]
-            columns = [list(compress(column, told)) for column in columns]
-        agreed = [said[1:] for said in told if said is not None]
-        if agreed:
-            columns[7:11] = zip(*agreed, strict=True)
-    if columns[0]:
-        columns[0][0].shape.recognised += len(columns[0])
-    return columns, rest
-
-
-def _counts(names: _Names | None, said: tuple[int, ...]) -> tuple[Kind, int, int, int, int] | None:
-    assert names is not None
-    assert names.rates is not None
-    return names.rates.known.counts(*said)
 
 
 def _plain(names: _Names, text: _Text) -> Plain:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from contextlib import suppress
-from itertools import chain, compress, count, repeat
+from itertools import chain, repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 __all__ = [
-    "DecodeError", "Layout", "Memo", "Place", "Template", "appended", "attributes_of", "head_of", "inside",
-    "is_integer", "keys_of", "links", "may_tell_of_a_call", "names_in", "open_request", "open_scope", "open_span",
+    "DecodeError", "Layout", "Memo", "Place", "Template", "appended", "attributes_of", "digits_of", "head_of", "inside",
+    "integer_of", "keys_of", "links", "may_tell_of_a_call", "names_in", "open_request", "open_scope", "open_span",
     "open_spans", "resource_of", "scope_of", "scope_with", "trace_of", "traces_of", "utf8_of", "value_of",
     "with_attributes",
 ]  # fmt: skip
@@ -103,12 +103,6 @@ def _messages() -> dict[str, Any]:
     return {
         name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"costspan.wire.{name}")) for name in _SCHEMA
     }
-
-
-def getter(places: Sequence[int]) -> Callable[[Sequence[_V]], tuple[_V, ...]]:
-    """Picks what stands at these places."""
-    # What is fastest for two and more gives no tuple for one.
-    return itemgetter(*places) if len(places) > 1 else lambda parts: tuple([parts[place] for place in places])
 
 
 class Memo(dict[_K, _V]):
@@ -226,8 +220,6 @@ _OF_A_ROOT: Final = [1, 2, 7, 8]
 _ATTRIBUTE, _LENGTH_DELIMITED = 9, 2
 _FIXED: Final = {1: 8, 5: 4}
 """Bytes by wire type."""
-_DIGITS_AT_MOST: Final = 4
-"""Of a count, to the base of 128: a quarter of a billion tokens."""
 
 Place = tuple[int, int]
 """Which of a span's attributes, and how many bytes its name and what stands before that take (`head_of`)."""
@@ -240,30 +232,16 @@ class Layout(Generic[_V]):
     could read it in no other way. What else such spans have in common is remembered as `learn` is told.
     """
 
-    __slots__ = (
-        "_apart", "_cut", "_differ", "_digits", "_fixed", "_kinds", "_pick_differ", "_pick_same", "_same", "_vary",
-        "_width",
-    )  # fmt: skip
+    __slots__ = ("_cut", "_differ", "_fixed", "_known", "_pick", "_varying")
 
-    def __init__(self, cut: struct.Struct, fixed: list[int], digits: list[list[int]], varying: list[int]) -> None:
-        self._cut = cut.iter_unpack
-        self._fixed = fixed
-        """Which parts of a span do not vary from one to the next."""
-        self._digits = list(map(getter, digits))
-        """Picks the digits of each integer."""
-        self._width = len(varying)
-        self._vary = getter(varying)
-        """Picks what varies, of all parts, what is empty, what is 0, and the integers."""
-        self._kinds: dict[tuple[bytes, ...], _V] = {}
-        """What was learned of spans, by what does not vary."""
-        self._same: dict[int, bytes] = {}
-        """That of it which is the same in all kinds of them."""
-        self._pick_same = getter([])
-        self._differ: list[int] = []
-        """Which is not,"""
-        self._pick_differ = getter([])
-        self._apart: dict[tuple[bytes, ...], _V] = {}
-        """and what was learned by that alone."""
+    def __init__(self, cut: Callable[[bytes], tuple[Any, ...]], fixed: list[int], varying: list[int]) -> None:
+        self._cut = cut
+        self._fixed = itemgetter(*fixed)
+        self._varying = itemgetter(*varying)
+        self._differ = [0]
+        """In which of what does not vary from span to span one kind of them is seen to differ from another."""
+        self._pick: Callable[[tuple[bytes, ...]], Any] = itemgetter(0)
+        self._known: dict[Any, tuple[tuple[bytes, ...], _V]] = {}
 
     @classmethod
     def of(
@@ -285,115 +263,53 @@ class Layout(Generic[_V]):
         inner = [*((place, _BEFORE_DIGITS) for place in counts), (text, _BEFORE_TEXT)]
         for place, more in inner:
             wanted.append(None if place is None else (pieces[place[0]][0] + place[1] + more, pieces[place[0]][1]))
-        times, digits = wanted[3:5], wanted[5:-1]
-        if any(hole is not None and hole[1] - hole[0] > _DIGITS_AT_MOST for hole in digits):
-            return None
         unread = [(pieces[which][0] + size, pieces[which][1]) for which, size in ignored]
-        form, reached, number = "<", 0, 0
-        fixed: list[int] = []
-        found: dict[tuple[int, int], int] = {}
-        integers: dict[tuple[int, int], list[int]] = {}
-        for at, end in sorted([*filter(None, wanted), *unread]):
+        # What is not there is no bytes at the end.
+        form, reached, fixed, varying = "<", 0, [], dict.fromkeys(filter(None, wanted), 0)
+        number = 0
+        for at, end in sorted([*varying, *unread]):
             if at > reached:
                 form += f"{at - reached}s"
                 fixed.append(number)
                 number += 1
             reached = end
-            if (at, end) in digits:
-                form += f"{end - at}B"
-                integers[at, end] = list(range(number, number + end - at))
-                number += end - at
-            elif (at, end) in wanted:
-                form += "Q" if (at, end) in times else f"{end - at}s"
-                found[at, end] = number
+            if (at, end) in varying:
+                form += "Q" if (at, end) in wanted[3:5] else f"{end - at}s"
+                varying[at, end] = number
                 number += 1
             else:
                 form += f"{end - at}x"
-        if len(raw) > reached:
-            form += f"{len(raw) - reached}s"
-            fixed.append(number)
-            number += 1
-        cut = struct.Struct(form)
+        cut = struct.Struct(f"{form}{len(raw) - reached}s0s")
         if cut.size != len(raw):
             return None
-        found.update(zip(integers, count(number + 2)))
-        absent = [number] * len(_IDS_AND_TIMES) + [number + 1] * len(digits) + [number]
-        varying = [other if hole is None else found[hole] for hole, other in zip(wanted, absent, strict=True)]
-        return cls(cut, fixed, list(integers.values()), varying)
+        return cls(cut.unpack, [*fixed, number], [number + 1 if place is None else varying[place] for place in wanted])
 
-    def read(self, spans: Sequence[bytes]) -> tuple[list[_V | None], Sequence[Sequence[Any]]]:
-        """What was learned of spans like each of these, None if nothing was, and what varies in those that are known.
+    def read(self, raw: bytes) -> tuple[_V, tuple[Any, ...]] | None:
+        """What was learned of spans like this one, of as many bytes, and what varies in it.
 
-        Each is as many bytes. What varies, in columns: the ids of trace, span and parent, start, end, the counts, and
-        the text in UTF-8; what a span has not is empty, or 0.
+        That is: the ids of trace, span and parent, start, end, the digits of the counts, and the text in UTF-8;
+        what it has not is empty. None if nothing was learned.
         """
-        parts, size = self._parts(spans), len(spans)
-        differ, same = self._pick_differ(parts), self._pick_same(parts)
-        kinds: list[_V | None] = [*self._apart.values(), None][:1] * size
-        if differ:
-            kinds = list(map(self._apart.get, zip(*differ, strict=True)))
-        if same != tuple([(piece,) * size for piece in self._same.values()]):
-            for part, piece in zip(same, self._same.values(), strict=True):
-                if part.count(piece) != size:
-                    kinds = [kind if its == piece else None for kind, its in zip(kinds, part, strict=True)]
-        if None in kinds:
-            parts = [tuple(compress(part, kinds)) for part in parts]
-            if not parts[0]:
-                return kinds, [()] * self._width
-        columns, integers = self._varies(parts)
-        for column in integers:
-            if None in column:
-                # Lengths that are right for a number which ends elsewhere.
-                whole = [number is not None for number in column]
-                columns = [list(compress(each, whole)) for each in columns]
-                left = iter(whole)
-                kinds = [kind if kind is not None and next(left) else None for kind in kinds]
-        return kinds, columns
+        parts = self._cut(raw)
+        fixed = self._fixed(parts)
+        known = self._known.get(self._pick(fixed))
+        return (known[1], self._varying(parts)) if known is not None and known[0] == fixed else None
 
     def learn(self, raw: bytes, varying: tuple[Any, ...], what: _V) -> bool:
         """Remember `what` of spans like this one; `varying` is what `read` must say of it, else it is not done."""
-        parts = self._parts([raw])
-        if tuple([value for (value,) in self._varies(parts)[0]]) != varying:
+        parts = self._cut(raw)
+        if self._varying(parts) != varying:
             return False
-        pieces = {at: parts[at][0] for at in self._fixed}
-        if not self._kinds:
-            self._same = pieces.copy()
-        new = [at for at, piece in self._same.items() if piece != pieces[at]]
-        for at in new:
-            del self._same[at]
-            self._differ.append(at)
-        self._kinds[tuple(pieces.values())] = what
-        if new:
-            places = [self._fixed.index(at) for at in self._differ]
-            self._apart = {tuple([fixed[at] for at in places]): told for fixed, told in self._kinds.items()}
-        else:
-            self._apart[tuple([pieces[at] for at in self._differ])] = what
-        self._pick_same, self._pick_differ = getter([*self._same]), getter(self._differ)
+        fixed = self._fixed(parts)
+        known = self._known.get(self._pick(fixed))
+        if known is not None and known[0] != fixed:
+            self._differ.append(
+                next(at for at, (one, other) in enumerate(zip(fixed, known[0], strict=True)) if one != other)
+            )
+            self._pick = pick = itemgetter(*self._differ)
+            self._known = {pick(of): (of, told) for of, told in self._known.values()}
+        self._known[self._pick(fixed)] = fixed, what
         return True
-
-    def _parts(self, spans: Sequence[bytes]) -> list[tuple[Any, ...]]:
-        return list(zip(*self._cut(b"".join(spans)), strict=True))
-
-    def _varies(self, parts: Sequence[tuple[Any, ...]]) -> tuple[Sequence[Sequence[Any]], list[Sequence[int | None]]]:
-        """What varies, as `read` has it, and those columns of it that are integers: None for what is none."""
-        size = len(parts[0])
-        integers = [_integers(digits(parts)) for digits in self._digits]
-        return self._vary([*parts, (b"",) * size, (0,) * size, *integers]), integers
-
-
-def _integers(digits: Sequence[Sequence[int]]) -> Sequence[int | None]:
-    """What columns of digits say, as protobuf writes integers; None where they do not end with the last."""
-    *most, last = digits
-    numbers, whole = last, max(last) < 128
-    for column in reversed(most):
-        whole = whole and min(column) > 127
-        numbers = [high << 7 | low & 127 for high, low in zip(numbers, column, strict=True)]
-    if whole:
-        return numbers
-    return [
-        number if end < 128 and all(digit > 127 for digit in before) else None
-        for number, (*before, end) in zip(numbers, zip(*digits, strict=True), strict=True)
-    ]
 
 
 def _fields(raw: bytes) -> Iterator[tuple[int, int, int]]:
@@ -477,14 +393,15 @@ def value_of(piece: bytes) -> Any:
             if kind == _FLOAT and size == at + 11:
                 number: float = _DOUBLE.unpack_from(piece, at + 3)[0]
                 return number
-            if kind == _INT and (small := _integer_of(piece[at + 3 :])) is not None:
+            if kind == _INT and (small := integer_of(piece[at + 3 :])) is not None:
                 return small
     return _value(_key_value(piece).value)
 
 
-def is_integer(piece: bytes, at: int) -> bool:
-    """Whether an attribute whose name ends at `at` is an integer, as every library writes it."""
-    return piece[at : at + _BEFORE_DIGITS] == bytes((_VALUE, len(piece) - at - 2, _INT)) and len(piece) < _SHORT
+def digits_of(piece: bytes, at: int) -> bytes | None:
+    """The digits of an attribute that is an integer as every library writes it, and whose name ends at `at`."""
+    found = piece[at + _BEFORE_DIGITS :]
+    return found if piece[at : at + _BEFORE_DIGITS] == bytes((_VALUE, len(found) + 1, _INT)) else None
 
 
 def utf8_of(piece: bytes, at: int) -> bytes | None:
@@ -500,7 +417,7 @@ _BEFORE_TEXT: Final = 4
 """Bytes between a name and a value."""
 
 
-def _integer_of(found: bytes) -> int | None:
+def integer_of(found: bytes) -> int | None:
     """What up to three digits say, none being 0; else None."""
     size = len(found)
     if size == 2:
