@@ -123,7 +123,11 @@ def test_what_is_remembered_has_a_bound() -> None:
     assert not takes(sent[-1])
     assert not takes([call._replace(span_id=b"c" * 8, response_id=None) for call in many(25, "framework")])
     assert takes([call._replace(response_id=None) for call in many(0)])
+    # Nor does anything grow by calls that have to do with others.
+    for _ in range(30):
+        assert not takes(sent[-1])
     assert len(once._traces) <= 1000
+    assert max(len(once._held), len(once._unsorted)) <= 10
     assert once._calls_held == sum(map(len, once._held)) <= 1000
     assert once._calls_unsorted == sum(len(alike.starts) for alike in once._unsorted) <= 600
 

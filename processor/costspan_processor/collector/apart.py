@@ -137,10 +137,12 @@ class Apart(Once):
         The others are to be asked about one by one after that, in the order that they ended.
         """
         which = self._apart(taken, calls, links)
-        apart = calls
         if not all(which):
             each = iter(which)
-            apart = [alike.only(list(islice(each, len(alike.starts)))) for alike in calls]
+            calls = [alike.only(list(islice(each, len(alike.starts)))) for alike in calls]
+        apart = [alike for alike in calls if alike.starts]
+        if not apart:
+            return which
         traces, span_ids, parents, starts, ends, answers = _columns(apart)
         ids = list(map(add, traces, span_ids))
         parent_ids = list(map(add if all(parents) else inside, traces, parents))
