@@ -100,22 +100,6 @@ class Once:
                     if parent_id in self._calls:
                         self._remember(self._calls, span_id, self._calls[parent_id])
 
-    def has_taken(self, span_id: Hashable) -> bool:
-        """Whether a span's call is counted, or one that it is part of."""
-        return span_id in self._calls
-
-    def takes(self, told: Told, response_id: object, counts: Counts, links: dict[Any, Any]) -> bool:
-        """`counted`, unless `repeats`: whether it is."""
-        _, parent_id, _, start, _, process = told
-        if (
-            start < self._calls.get(parent_id, start)
-            or (response_id and isinstance(response_id, str) and response_id in self._responses)
-            or ((process, *counts) in self._lately and self.repeats(told, response_id, counts))
-        ):
-            return False
-        self.counted(told, response_id, counts, links)
-        return True
-
     def repeats(self, told: Told, response_id: object, counts: Counts) -> bool:
         """Whether a span tells of a call that is counted elsewhere.
 

@@ -34,9 +34,12 @@ class Call(NamedTuple):
     def taken(self, once: Once, links: dict[bytes, bytes]) -> bool:
         """Whether it carries its cost, if it is asked about alone."""
         own, above = self.trace_id + self.span_id, inside(self.trace_id, self.parent_id)
-        contains = once.ends(own, above, links)
         told = own, above, self.scope, self.start, self.end, self.process
-        return not contains and once.takes(told, self.response_id, (self.sent, self.received), links)
+        counts = self.sent, self.received
+        if once.ends(own, above, links) or once.repeats(told, self.response_id, counts):
+            return False
+        once.counted(told, self.response_id, counts, links)
+        return True
 
 
 class Other(NamedTuple):

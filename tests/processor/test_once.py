@@ -107,7 +107,8 @@ def test_what_was_counted_last_is_remembered_and_never_more_than_is_allowed() ->
     once = Once(at_most=100, lately=100)
     for number in range(1000):
         told = number, 1_000_000 + number, "sdk", number, number, None
-        assert once.takes(told, f"response-{number}", (number + 1, 1), {})
+        assert not once.repeats(told, f"response-{number}", (number + 1, 1))
+        once.counted(told, f"response-{number}", (number + 1, 1))
         assert len(once.above) <= 100
     inside = [once.repeats((-1, number, "http", -1, 1, None), None, (None, None)) for number in range(1000)]
     assert all(inside[-50:])

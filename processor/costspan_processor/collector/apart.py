@@ -132,7 +132,7 @@ class Apart(Once):
                 self._remember(self.above, parent_id)
 
     def takes_apart(self, taken: Taken, calls: Sequence[Alike], links: dict[bytes, bytes]) -> list[bool]:
-        """`takes` of those calls that have nothing to do with each other, nor with any before: which they are.
+        """`counted` of those calls that have nothing to do with each other, nor with any before: which they are.
 
         The others are to be asked about one by one after that, in the order that they ended.
         """
@@ -230,10 +230,9 @@ class Apart(Once):
         repeated = self._decided.get(key, False if key in self._calls else None)
         if repeated is not None:
             return repeated, True
-        if links is None:
-            repeated = contains or self.repeats(told, response_id, counts)
-        else:
-            repeated = contains or not self.takes(told, response_id, counts, links)
+        repeated = contains or self.repeats(told, response_id, counts)
+        if not repeated and links is not None:
+            self.counted(told, response_id, counts, links)
         self._decided[key] = repeated
         if len(self._decided) > self._at_most:
             forget_half(self._decided)
@@ -251,11 +250,6 @@ class Apart(Once):
             self._libraries[process] = None
         if len(self._libraries) > self._at_most:
             forget_half(self._libraries)
-
-    def takes(self, told: Told, response_id: object, counts: Counts, links: dict[Any, Any]) -> bool:
-        """As `Once` has it."""
-        self._sort()
-        return super().takes(told, response_id, counts, links)
 
     def repeats(self, told: Told, response_id: object, counts: Counts) -> bool:
         """As `Once` has it."""
