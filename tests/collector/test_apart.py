@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import groupby
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,6 +102,22 @@ def test_taking_at_once_is_taking_one_by_one(sent: list[tuple[list[Call], list[O
             alone[call] += apart
         for call in sorted(request, key=lambda call: (call.end, -call.start)):
             assert call.taken(one_by_one, links) == (alone[call] > 0 or call.taken(at_once, close))
+    # All that is put off is done once spans of these traces come, and calls are compared.
+    at_once.come({}, list(map(trace_of, TRACES)))
+    at_once.repeats((b"", b"", "", 0, 0, 0), None, (None, None))
+    # What has come by ends no more, whether its mark has gone further up or stays.
+    assert at_once.above.keys() - passed == one_by_one.above.keys() - passed
+    assert at_once._calls == one_by_one._calls
+    assert at_once._responses == one_by_one._responses
+    assert {key: of(at_once, key) for key in at_once._lately} == {
+        key: of(one_by_one, key) for key in one_by_one._lately
+    }
+
+
+def of(once: Once, key: Any) -> list[tuple[str, int, int]]:
+    """The calls that used the same, in whatever order: one that repeats one of them repeats any."""
+    calls = once._lately[key]
+    return sorted(zip(*[iter(calls[1:])] * 3, strict=True))
 
 
 def many(number: int, scope: str = "sdk", size: int = 100) -> list[Call]:

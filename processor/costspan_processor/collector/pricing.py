@@ -205,7 +205,7 @@ _Variant = tuple[bool, bool, bool]
 _Write = tuple["Callable[[Sequence[Iterable[float]]], Iterator[bytes]]", "Callable[..., Any]"]
 """Makes attributes of columns of numbers, and takes those out of the columns of quotes."""
 _Text = tuple[bytes, bytes, bytes, int, int, "str | None", int, int, int, int, int]
-"""A call of text alone whose names are known, by the million: as the columns of `_Texts`."""
+"""A call of text alone whose names are known, by the million: the columns of `Alike`, then those of `_Texts`."""
 
 
 class _Scope:
@@ -229,16 +229,9 @@ class _Texts(NamedTuple):
     scope: _Scope
     parts: Sequence[tuple[_Names, int, int]]
     """Those with the same names: from which on, and up to which."""
-    trace_ids: Sequence[bytes]
-    span_ids: Sequence[bytes]
-    parent_ids: Sequence[bytes]
-    starts: Sequence[int]
-    """This and the next as they say it."""
-    ends: Sequence[int]
-    response_ids: Sequence[str | None]
-    sent: Sequence[int]
+    alike: Alike
+    """What tells them from each other and from others; start and end as they say it."""
     cached: Sequence[int]
-    received: Sequence[int]
     reasoned: Sequence[int]
     places: Sequence[int]
     """Which of the spans of the scope they are."""
@@ -251,12 +244,20 @@ class _Texts(NamedTuple):
             groups[names.rates].append(names)
         for group in groups.values():
             ends = list(accumulate([len(calls[names]) for names in group], initial=0))
-            columns = zip(*chain.from_iterable([calls[names] for names in group]), strict=True)
-            yield cls(scope, list(zip(group, ends, ends[1:], strict=False)), *columns)
+            *columns, cached, reasoned, places = zip(
+                *chain.from_iterable([calls[names] for names in group]), strict=True
+            )
+            of = group[0].shape.place
+            alike = Alike(of.process, of.scope, *columns)
+            yield cls(scope, list(zip(group, ends, ends[1:], strict=False)), alike, cached, reasoned, places)
+
+    def rows(self) -> list[_Text]:
+        """One by one."""
+        return list(zip(*self.alike[2:], self.cached, self.reasoned, self.places, strict=True))
 
     def split(self, which: Sequence[bool]) -> tuple[list[_Texts], list[_Texts]]:
         """Those of which it is so, and the others."""
-        rows = list(zip(*self[2:], strict=True))
+        rows = self.rows()
         split: tuple[dict[_Names, list[_Text]], dict[_Names, list[_Text]]] = {}, {}
         for names, begin, end in self.parts:
             for row, so in zip(rows[begin:end], which[begin:end], strict=True):
@@ -273,7 +274,7 @@ class _Texts(NamedTuple):
 
     def calls(self) -> Iterator[_Call]:
         """One by one."""
-        rows = list(zip(*self[2:], strict=True))
+        rows = self.rows()
         for names, begin, end in self.parts:
             for row in rows[begin:end]:
                 trace_id, span_id, parent_id, start, ended, response_id, *_, place = row
@@ -421,7 +422,7 @@ class Pricer:
                     _, sent, cached, received, reasoned = counts
                     response_id = str(answer, "utf-8", "replace") if answer else None
                     alike[names].append((
-                        trace_id, span_id, parent_id, start, end, response_id, sent, cached, received, reasoned, index,
+                        trace_id, span_id, parent_id, start, end, response_id, sent, received, cached, reasoned, index,
                     ))  # fmt: skip
                     continue
             if spans is None:
@@ -463,8 +464,10 @@ class Pricer:
             counts = names.counts(pieces)
             if counts is not None:
                 self._learn(scope.raws[index], names, pieces, (trace_id, span_id, parent_id, start, end))
+                _, sent, cached, received, reasoned = counts
                 ids = trace_id, span_id, parent_id
-                return names, (*ids, start, end, names.response_id(pieces), *counts[1:], index)
+                said = names.response_id(pieces), sent, received, cached, reasoned
+                return names, (*ids, start, end, *said, index)
         call = _Call((trace_id, span_id, parent_id), start, end, scope, index, shape)
         if shape.settled:
             call.attributes = wire.attributes_of([pieces[at] for at in shape.settled])
@@ -527,7 +530,7 @@ class Pricer:
         self, others: list[bytes], texts: Sequence[_Texts], calls: Sequence[_Call]
     ) -> tuple[Taken, dict[bytes, bytes]]:
         """What calls are held in, and `wire.links` of spans that tell of none but are in a trace with some."""
-        ids = chain([call.trace_id for call in calls], *[alike.trace_ids for alike in texts])
+        ids = chain([call.trace_id for call in calls], *[some.alike.trace_ids for some in texts])
         traces = dict.fromkeys(map(wire.trace_of, ids))
         begun = wire.traces_of(others)
         taken, near = self._once.come(traces, begun)
@@ -541,11 +544,7 @@ class Pricer:
 
         Of the first it is noted that each of them carries its cost, in a fraction of the time that asking takes.
         """
-        alike = []
-        for some in texts:
-            place = some.parts[0][0].shape.place
-            alike.append(Alike(place.process, place.scope, *some[2:7], some.response_ids, some.sent, some.received))
-        which = self._once.takes_apart(taken, alike, links)
+        which = self._once.takes_apart(taken, [some.alike for some in texts], links)
         if all(which):
             return texts, []
         each = iter(which)
@@ -565,7 +564,7 @@ class Pricer:
                     self._decide(call, links)
                     continue
                 names, text = call.text
-                *_, sent, _, received, _, _ = text
+                *_, sent, received, _, _, _ = text
                 contains = self._once.ends(*call.told[:2], links)
                 rollup, known = self._once.repeated(call.told, call.response_id, (sent, received), contains, links)
                 if rollup:
@@ -629,15 +628,15 @@ class Pricer:
 
     def _write_prices(self, texts: _Texts) -> _Quotes | None:
         """Give calls their prices; None if any of them is unusual, and then none has got one."""
-        rates, raws = texts.rates, texts.scope.raws
-        card = card_of(rates.kind, min(texts.starts), self._observer.book)
+        rates, raws, alike = texts.rates, texts.scope.raws, texts.alike
+        card = card_of(rates.kind, min(alike.starts), self._observer.book)
         newest = rates.kind.newest
         if card is None or newest is None or newest[2] is not card:
             # Some may have begun when other rates held.
             return None
         if rates.card is not card:
             rates.card, rates.templates = card, {}
-        quotes: list[Any] = list(map(card.quote, texts.sent, texts.cached, texts.received, texts.reasoned))
+        quotes: list[Any] = list(map(card.quote, alike.sent, texts.cached, alike.received, texts.reasoned))
         if None in quotes:
             return None
         columns = list(zip(*quotes, strict=True))
@@ -703,12 +702,12 @@ class Pricer:
 
     def _count(self, texts: _Texts, quotes: _Quotes) -> None:
         """Count calls whose prices have been written."""
-        table, kind = self._observer.table, texts.rates.kind
+        table, kind, alike = self._observer.table, texts.rates.kind, texts.alike
         status = "estimated" if kind.estimated else "priced"
         for names, begin, end in texts.parts:
             route = table.route(kind, None if names.who is None else names.who.values(table.dimensions))
-            starts, ends = texts.starts[begin:end], texts.ends[begin:end]
-            tokens = sum(texts.sent[begin:end]), sum(texts.cached[begin:end]), sum(texts.received[begin:end])
+            starts, ends = alike.starts[begin:end], alike.ends[begin:end]
+            tokens = sum(alike.sent[begin:end]), sum(texts.cached[begin:end]), sum(alike.received[begin:end])
             latency = sum([ended - start for start, ended in zip(starts, ends, strict=True) if ended > start])
             sums = [sum(column[begin:end]) for column in quotes]
             timed = sum(map(bool, ends))
@@ -720,7 +719,7 @@ class Pricer:
 
 
 def _plain(names: _Names, text: _Text) -> Plain:
-    *_, sent, cached, received, reasoned, _ = text
+    *_, sent, received, cached, reasoned, _ = text
     plain = Plain()
     assert names.rates is not None
     plain.kind = names.rates.kind
