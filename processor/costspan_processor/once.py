@@ -116,14 +116,19 @@ class Once:
         if calls is None or calls[0] == scope:
             return False
         with self._lock:
-            for at in range(len(calls) - 3, 0, -3):
-                its_scope, its_start, its_end = calls[at : at + 3]
-                if start <= its_start and its_end <= end and its_scope != scope:
-                    # One call is repeated once.
-                    del calls[at : at + 3]
-                    scopes = set(calls[1::3])
-                    calls[0] = scopes.pop() if len(scopes) == 1 else None
-                    return True
+            within = [
+                (its_start, -its_end, its_scope, at)
+                for at in range(1, len(calls), 3)
+                for its_scope, its_start, its_end in [calls[at : at + 3]]
+                if start <= its_start and its_end <= end and its_scope != scope
+            ]
+            if within:
+                # One call is repeated once: the one that fewest others can repeat, whatever the order they came in.
+                *_, at = min(within)
+                del calls[at : at + 3]
+                scopes = set(calls[1::3])
+                calls[0] = scopes.pop() if len(scopes) == 1 else None
+                return True
         return False
 
     def counted(self, told: Told, response_id: object, counts: Counts, links: dict[Any, Any] | None = None) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry import trace
 
 from costspan_processor.metrics import SCOPE as OUR_SCOPE
@@ -113,3 +117,33 @@ def test_what_was_counted_last_is_remembered_and_never_more_than_is_allowed() ->
     inside = [once.repeats((-1, number, "http", -1, 1, None), None, (None, None)) for number in range(1000)]
     assert all(inside[-50:])
     assert not any(inside[:900])
+
+
+nested = st.lists(st.integers(0, 20), min_size=4, max_size=4).map(sorted)
+
+
+@given(st.lists(nested, min_size=1, max_size=8).flatmap(st.permutations))
+def test_spans_that_overlap_each_repeat_the_call_within_them(times: list[list[int]]) -> None:
+    """A library that does not make its span the current one, around calls that all used the same."""
+    once = Once()
+    calls = [(end, 0, start) for _, start, end, _ in times]
+    around = [(end, 1, start) for start, _, _, end in times]
+    repeated = []
+    for end, outer, start in sorted([*calls, *around], key=itemgetter(0, 1)):
+        told = object(), None, "framework" if outer else "sdk", start, end, None
+        if outer:
+            repeated.append(once.repeats(told, None, (10, 5)))
+        else:
+            once.counted(told, None, (10, 5))
+    assert all(repeated)
+
+
+def test_which_call_a_span_repeats_does_not_depend_on_the_order_in_which_they_came() -> None:
+    for calls in permutations([(0, 4), (0, 5), (2, 3)]):
+        once = Once()
+        for start, end in calls:
+            once.counted((object(), None, "sdk", start, end, None), None, (10, 5))
+        around = [(0, 5), (0, 4), (1, 3)]
+        assert [
+            once.repeats((object(), None, "framework", start, end, None), None, (10, 5)) for start, end in around
+        ] == [True, True, True]
