@@ -13,7 +13,7 @@ The span processor asks this of the spans of its process, the collector of those
 from __future__ import annotations
 
 import threading
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from costspan_processor.dialects import INPUT, OUTPUT
@@ -116,10 +116,10 @@ class Once:
         if calls is None or calls[0] == scope:
             return False
         with self._lock:
+            each = zip(count(1, 3), calls[1::3], calls[2::3], calls[3::3], strict=False)
             within = [
                 (its_start, -its_end, its_scope, at)
-                for at in range(1, len(calls), 3)
-                for its_scope, its_start, its_end in [calls[at : at + 3]]
+                for at, its_scope, its_start, its_end in each
                 if start <= its_start and its_end <= end and its_scope != scope
             ]
             if within:
