@@ -62,8 +62,8 @@ calls = st.builds(
     st.integers(0, 4),
     st.integers(4, 8),
     st.sampled_from([None, None, "", "chatcmpl-1", "chatcmpl-2"]),
-    st.sampled_from([0, 10, 20, 30]),
-    st.sampled_from([0, 1, 2, 3]),
+    st.sampled_from([0, 10, 20]),
+    st.sampled_from([0, 1]),
     st.sampled_from([1, 2]),
     st.sampled_from(["sdk", "framework"]),
 )
