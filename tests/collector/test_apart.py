@@ -115,7 +115,7 @@ def test_taking_at_once_is_taking_one_by_one(sent: list[tuple[list[Call], list[O
 
 
 def of(once: Once, key: Any) -> list[tuple[str, int, int]]:
-    """The calls that used the same, in whatever order: one that repeats one of them repeats any."""
+    """The calls that used the same, in whatever order: which of them a span repeats does not depend on it."""
     calls = once._lately[key]
     return sorted(zip(*[iter(calls[1:])] * 3, strict=True))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from itertools import chain, compress, islice
-from operator import add, itemgetter
+from operator import add, attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from costspan_processor.collector.wire import inside, trace_of
@@ -136,16 +136,15 @@ class Apart(Once):
 
         The others are to be asked about one by one after that, in the order that they ended.
         """
-        which = self._apart(taken, calls, links)
+        columns = _columns(calls)
+        which = self._apart(taken, calls, columns, links)
+        if not any(which):
+            return which
         if not all(which):
             each = iter(which)
             calls = [alike.only(list(islice(each, len(alike.starts)))) for alike in calls]
-        apart = [alike for alike in calls if alike.starts]
-        if not apart:
-            return which
-        traces, span_ids, parents, starts, ends, answers = _columns(apart)
-        ids = list(map(add, traces, span_ids))
-        parent_ids = list(map(add if all(parents) else inside, traces, parents))
+            columns = [list(compress(column, which)) for column in columns]
+        traces, ids, parent_ids, starts, ends, answers = columns
         for parent_id in links.keys() & parent_ids:
             self._remember(self.above, parent_id)
             self._rise(parent_id, links)
@@ -153,7 +152,7 @@ class Apart(Once):
         responses.update(dict.fromkeys(filter(None, answers)))
         if len(responses) > self._at_most:
             forget_half(responses)
-        for alike in apart:
+        for alike in filter(attrgetter("starts"), calls):
             self._unsorted.append(alike)
             self._calls_unsorted += len(alike.starts)
         while self._calls_unsorted - len(self._unsorted[0].starts) >= self._lately_at_most:
@@ -167,14 +166,15 @@ class Apart(Once):
             oldest.forget()
         return which
 
-    def _apart(self, taken: Taken, calls: Sequence[Alike], links: Mapping[bytes, bytes]) -> list[bool]:
+    def _apart(
+        self, taken: Taken, calls: Sequence[Alike], columns: Sequence[list[Any]], links: Mapping[bytes, bytes]
+    ) -> list[bool]:
         """Which of the calls have nothing to do with any other."""
-        traces, span_ids, parents, _, _, answers = _columns(calls)
+        traces, ids, parent_ids, _, _, answers = columns
         if set(map(len, traces)) != {_TRACE_BYTES}:
             # What is not as it should be cannot be told apart so easily.
             return [False] * len(traces)
-        ids = list(map(add, traces, span_ids))
-        reached = set(filter(None, map(add if all(parents) else inside, traces, parents)))
+        reached = set(filter(None, parent_ids))
         more = reached & links.keys()
         while more := {links[span_id] for span_id in more if span_id in links} - reached:
             reached |= more
@@ -261,9 +261,15 @@ class Apart(Once):
         super()._used(key, scope, start, end)
 
 
-def _columns(calls: Sequence[Alike]) -> Iterator[list[Any]]:
-    """Of all of them, those from `trace_ids` to `response_ids`."""
-    return (list(chain.from_iterable(map(itemgetter(at), calls))) for at in range(2, 8))
+def _columns(calls: Sequence[Alike]) -> list[list[Any]]:
+    """Of all of them: trace, ids as in `Told`, start, end and the id of the response."""
+    traces, span_ids, parents, *more = (list(chain.from_iterable(map(itemgetter(at), calls))) for at in range(2, 8))
+    return [
+        traces,
+        list(map(add, traces, span_ids)),
+        list(map(add if all(parents) else inside, traces, parents)),
+        *more,
+    ]
 
 
 _TRACE_BYTES: Final = 16
