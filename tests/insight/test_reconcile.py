@@ -6,13 +6,12 @@ import gzip
 import json
 import os
 import sys
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -32,6 +31,7 @@ from costspan_pricing import PriceBook
 from costspan_processor.ledger import focus
 from costspan_processor.ledger.rows import COLUMNS
 from costspan_processor.ledger.schema import records, writers
+from tests.http_server import http_server
 from tests.insight.ledgers import ledger
 
 BOOK = PriceBook.bundled()
@@ -746,15 +746,8 @@ def serving(answer: Callable[[Asked], tuple[int, Any]]) -> Iterator[tuple[str, l
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with http_server(Handler) as url:
+        yield url, asked
 
 
 def test_openais_cost_api_is_asked_page_by_page(command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import struct
-import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.http_server import http_server
 
 Event = tuple[str, Any]
 """The type of an event and what it says; `exception:` before the type makes it an error."""
@@ -101,15 +102,9 @@ def serving() -> Iterator[Bedrock]:
             pass
 
         def handle(self) -> None:
-            with suppress(OSError, ValueError):  # the connection was cut, as some tests want it to be
+            with suppress(ValueError):  # the connection was cut, as some tests want it to be
                 super().handle()
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    bedrock = Bedrock(f"http://127.0.0.1:{server.server_port}")
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
+    with http_server(Handler) as url:
+        bedrock = Bedrock(url)
         yield bedrock
-    finally:
-        server.shutdown()
-        server.server_close()

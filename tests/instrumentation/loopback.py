@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import httpx2
+
+from tests.http_server import http_server
 
 
 @dataclass
@@ -109,20 +110,9 @@ def serve() -> Iterator[Loopback]:
         def log_message(self, *_: Any) -> None:
             pass
 
-        def handle(self) -> None:
-            with suppress(OSError):  # the client has gone, as some tests want it to
-                super().handle()
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    loopback = Loopback(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with http_server(Handler) as url:
+        loopback = Loopback(url)
         yield loopback
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 class ToLoopback(httpx2.BaseTransport):

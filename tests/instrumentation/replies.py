@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.http_server import http_server
 
 
 @dataclass
@@ -59,18 +60,6 @@ def replying(reply: Callable[[str, dict[str, Any]], Any]) -> Iterator[Asked]:
         def log_message(self, *_: Any) -> None:
             pass
 
-        def handle(self) -> None:
-            # Of a client that hangs up a traceback would be printed, which parses what is in it: in CPython 3.11 that
-            # breaks a module that another thread parses at the moment.
-            with suppress(OSError):
-                super().handle()
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    asked = Asked(f"http://127.0.0.1:{server.server_port}")
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
+    with http_server(Handler) as url:
+        asked = Asked(url)
         yield asked
-    finally:
-        server.shutdown()
-        server.server_close()
